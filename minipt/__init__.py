@@ -1,0 +1,25 @@
+"""Prompt tuning by hand: a frozen transformer in NumPy and the vectors in front of the text.
+
+Read the modules in this order: `ops`, `trace`, `gradcheck`, `optim`; `model`, `text`, `prompt`,
+`wiring`; `checkpoint`, `tasks`; `tune`. Each one's docstring says what comes in, what goes out and
+where the story continues.
+"""
+
+from minipt.checkpoint import load_base
+from minipt.errors import MiniptError
+from minipt.prompt import SoftPrompt, init_prompt, load_prompt
+from minipt.text import Batch
+from minipt.trace import Trace
+from minipt.wiring import logits, loss_and_gradient
+
+__all__ = [
+    "Batch",
+    "MiniptError",
+    "SoftPrompt",
+    "Trace",
+    "init_prompt",
+    "load_base",
+    "load_prompt",
+    "logits",
+    "loss_and_gradient",
+]

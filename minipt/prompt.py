@@ -1,0 +1,167 @@
+"""The soft prompt: P trainable vectors in front of the text, their start and their file.
+
+In: a frozen `Base` and a way to begin. Out: a `SoftPrompt`, the only thing that training changes.
+Lester, Al-Rfou and Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning",
+section 2. The story continues in `wiring.py`, which puts the vectors in front of a text.
+"""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from minipt.errors import MiniptError
+from minipt.files import complete_file
+from minipt.model import Base
+from minipt.text import encode
+
+# Lester et al. draw uniform starts from [-0.5, 0.5] and vocabulary starts from the 5,000 most
+# common tokens (section 3.2).
+UNIFORM_RANGE = 0.5
+FREQUENT_TOKENS = 5000
+METHODS = ("uniform", "vocab", "labels", "text")
+
+
+@dataclass
+class SoftPrompt:
+    """P vectors of a base's channels, and what one must know to use them.
+
+    vectors (P, C), may be written to; fingerprint and base_name of the base they were made for;
+    about: what can be said in JSON (method, seed, and after tuning task, labels, label_words,
+    template, history, versions).
+    """
+
+    vectors: np.ndarray
+    fingerprint: str
+    base_name: str
+    about: dict = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file: the tensor `prompt` (P, C), the rest as JSON metadata.
+
+        Raises MiniptError when the vectors are not finite or the file cannot be written.
+        """
+        if not np.isfinite(self.vectors).all():
+            raise MiniptError(
+                f"the prompt holds NaN or infinite numbers, so {path} was not written"
+            )
+        about = self.about | {"versions": _versions()}
+        metadata = {
+            "format": "minipt prompt 1",
+            "fingerprint": self.fingerprint,
+            "base_name": self.base_name,
+            "about": json.dumps(about),
+        }
+        with complete_file(path) as partial:
+            save_file({"prompt": np.ascontiguousarray(self.vectors)}, partial, metadata)
+
+
+def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
+    """Read what `SoftPrompt.save` wrote, or the `prompt.safetensors` of a run's directory.
+
+    Raises MiniptError for a file that is missing, truncated, not a prompt, holds numbers that are
+    not finite, or was made for another base.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "prompt.safetensors"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            vectors = file.get_tensor("prompt")
+        about = json.loads(metadata["about"])
+        fingerprint, base_name = metadata["fingerprint"], metadata["base_name"]
+    except FileNotFoundError:
+        raise MiniptError(
+            f"there is no prompt at {path}: give a run's directory or its file"
+        ) from None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise MiniptError(
+            f"{path} is not a prompt that minipt saved, or is truncated ({error}): make it again"
+        ) from error
+    if fingerprint != base.fingerprint:
+        raise MiniptError(
+            f"{path} was made for base {base_name!r} ({fingerprint[:12]}), not for base "
+            f"{base.name!r} ({base.fingerprint[:12]}): a prompt works only on the base it was made for"
+        )
+    if vectors.ndim != 2 or vectors.shape[1] != base.config.channels or not len(vectors):
+        raise MiniptError(
+            f"{path} holds an array of shape {vectors.shape}, not (P, {base.config.channels})"
+        )
+    if not np.isfinite(vectors).all():
+        raise MiniptError(f"{path} holds NaN or infinite numbers: make the prompt again")
+    return SoftPrompt(vectors, fingerprint, base_name, about)
+
+
+def init_prompt(
+    base: Base,
+    length: int = 20,
+    method: str = "vocab",
+    seed: int = 0,
+    text: str | None = None,
+    label_words: Sequence[str] | None = None,
+) -> SoftPrompt:
+    """A prompt of `length` vectors to begin with (Lester et al. 2021, section 3.2).
+
+    method "uniform": numbers from [-0.5, 0.5]; "vocab": the embeddings of tokens drawn from the
+    most frequent; "labels": one vector for each of `label_words`, the mean of its tokens'
+    embeddings, then as "vocab"; "text": the embeddings of the tokens of `text`, repeated or cut
+    to the length. The same seed gives the same bits.
+
+    Raises MiniptError for a length that leaves no room for text, an unknown method, and for a
+    missing text or missing label words where the method needs them.
+    """
+    if not 1 <= length < base.config.context:
+        raise MiniptError(
+            f"a prompt for base {base.name!r} has 1 to {base.config.context - 1} vectors, not {length}"
+        )
+    if method not in METHODS:
+        raise MiniptError(f"unknown start {method!r}: choose one of {', '.join(METHODS)}")
+    rng = np.random.default_rng(seed)
+    table = base.params["token.table"]  # (V, C)
+    if method == "uniform":
+        vectors = rng.uniform(-UNIFORM_RANGE, UNIFORM_RANGE, (length, base.config.channels))
+    elif method == "vocab":
+        vectors = table[_draw_frequent(base, length, rng)]
+    elif method == "labels":
+        words = _label_vectors(base, label_words, length)  # (K, C)
+        vectors = np.concatenate([words, table[_draw_frequent(base, length - len(words), rng)]])
+    else:
+        if not text:
+            raise MiniptError('the start "text" needs a text')
+        (ids,), _ = encode(base, "{text}", [text], base.config.context)
+        vectors = table[np.resize(ids, length)]
+    about = {"method": method, "seed": seed}
+    return SoftPrompt(vectors.astype(table.dtype), base.fingerprint, base.name, about)
+
+
+def _draw_frequent(base: Base, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Token ids without repetition, as far as there are enough. (count,)
+
+    A BPE's ids are in the order of its merges, the most frequent pair first, so that low ids are
+    frequent tokens; special tokens are left out.
+    """
+    special = set(base.tokenizer.get_added_tokens_decoder()) if base.tokenizer else set()
+    frequent = [i for i in range(min(base.config.vocabulary, FREQUENT_TOKENS)) if i not in special]
+    return rng.choice(frequent, count, replace=count > len(frequent))
+
+
+def _label_vectors(base: Base, label_words: Sequence[str] | None, length: int) -> np.ndarray:
+    if not label_words:
+        raise MiniptError('the start "labels" needs label words')
+    rows, _ = encode(base, "{text}", label_words[:length], base.config.context)
+    return np.stack([base.params["token.table"][ids].mean(0) for ids in rows])  # (K, C)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "minipt": version("minipt"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

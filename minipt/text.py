@@ -1,0 +1,132 @@
+"""From text to arrays: token ids, batches, and the words that stand for the labels.
+
+In: texts, a template such as "{text}\\nSentiment:", label words such as " positive". Out: `Batch`es
+of token ids of neighbouring length, with the place where the answer is read. A label is read out by
+the language model's own head: the softmax runs over the label words' first tokens (the verbalizer
+of Schick & Schütze 2021, section 3). The story continues in `wiring.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minipt.errors import MiniptError
+from minipt.model import Base
+
+
+@dataclass
+class Batch:
+    """B texts as token ids, right-padded, and what should be answered after them.
+
+    ids (B, T) integers; lengths (B,) the real tokens of each text, 1 to T; targets (B,) token ids,
+    or indices into choices; choices (K,) token ids: the softmax runs over those only, None: over
+    the whole vocabulary; positions (B,) the index into each text at which the answer is read,
+    None: its last real token.
+
+    Raises MiniptError when the shapes do not fit together.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    targets: np.ndarray
+    choices: np.ndarray | None = None
+    positions: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        self.ids = np.asarray(self.ids)
+        self.lengths = np.asarray(self.lengths)
+        self.targets = np.asarray(self.targets)
+        if self.choices is not None:
+            self.choices = np.asarray(self.choices)
+        if self.positions is not None:
+            self.positions = np.asarray(self.positions)
+        if self.ids.ndim != 2 or not self.ids.size:
+            raise MiniptError(
+                f"a batch's ids have shape (B, T), B and T at least 1, not {self.ids.shape}"
+            )
+        B, T = self.ids.shape
+        for name in ("lengths", "targets", "positions"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (B,):
+                raise MiniptError(
+                    f"a batch of {B} texts has {name} of shape ({B},), not {array.shape}"
+                )
+        if self.lengths.min() < 1 or self.lengths.max() > T:
+            raise MiniptError(f"a batch's lengths lie between 1 and T = {T}")
+        if self.read.min() < 0 or (self.read[:, 0] >= self.lengths).any():
+            raise MiniptError("a batch's positions lie inside each text's real tokens")
+
+    @property
+    def read(self) -> np.ndarray:
+        """The rows of each text that are read out. (B, 1)"""
+        return (self.lengths - 1 if self.positions is None else self.positions)[:, None]
+
+
+def encode(
+    base: Base, template: str, texts: Sequence[str], room: int
+) -> tuple[list[np.ndarray], int]:
+    """Each text in the template as token ids, and how many texts had to be cut to fit.
+
+    A text of more than `room` tokens loses its beginning, so that the words next to the answer
+    stay. Raises MiniptError for a base without a tokenizer, a template without "{text}" and a text
+    that has no tokens.
+    """
+    if base.tokenizer is None:
+        raise MiniptError(
+            f"base {base.name!r} came without a tokenizer.json, so it cannot read text"
+        )
+    if "{text}" not in template:
+        raise MiniptError(
+            f'a template says where the text goes with "{{text}}"; {template!r} does not'
+        )
+    filled = [template.replace("{text}", text) for text in texts]
+    encodings = base.tokenizer.encode_batch(filled, add_special_tokens=False)
+    rows = [np.array(encoding.ids[-room:], np.int64) for encoding in encodings]
+    for text, row in zip(texts, rows, strict=True):
+        if not row.size:
+            raise MiniptError(f"the text {text!r} has no tokens: give it at least one word")
+    return rows, sum(len(encoding.ids) > room for encoding in encodings)
+
+
+def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:
+    """The first token of each label word. (K,)
+
+    A leading space counts: " good" is what follows a text, "good" is not. Raises MiniptError when
+    two label words begin with the same token and so cannot be told apart.
+    """
+    tokens = [encode(base, "{text}", [word], room=len(word) + 1)[0][0][0] for word in label_words]
+    for k, token in enumerate(tokens):
+        if token in tokens[:k]:
+            other = label_words[tokens.index(token)]
+            raise MiniptError(
+                f"the label words {other!r} and {label_words[k]!r} begin with the same token of base "
+                f"{base.name!r}: choose others"
+            )
+    return np.array(tokens)
+
+
+def batches(
+    rows: Sequence[np.ndarray],
+    targets: np.ndarray,
+    choices: np.ndarray,
+    size: int,
+    rng: np.random.Generator | None = None,
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Every text once, in batches of neighbouring length, so that little of a batch is padding.
+
+    rows: N arrays of token ids; targets (N,); choices (K,); size B, the last batch may be smaller.
+    With an rng, texts of equal length change places and the batches come in random order.
+    Yields the texts' indices (B,) and their Batch.
+    """
+    lengths = np.array([len(row) for row in rows])  # (N,)
+    order = rng.permutation(len(rows)) if rng else np.arange(len(rows))
+    order = order[np.argsort(lengths[order], kind="stable")]
+    groups = [order[start : start + size] for start in range(0, len(order), size)]
+    if rng:
+        rng.shuffle(groups)
+    for group in groups:
+        ids = np.zeros((len(group), lengths[group].max()), np.int64)  # (B, T)
+        for b, i in enumerate(group):
+            ids[b, : lengths[i]] = rows[i]
+        yield group, Batch(ids, lengths[group], targets[group], choices)

@@ -1,0 +1,97 @@
+"""The named record of every activation, and of its gradient under the same name.
+
+In: arrays under dotted names, written by the model as it computes, such as
+`text.h3.attn.weights`: the stream, the layer, the part. Out: the same arrays, for the backward
+pass and for whoever wants to look. The trace *is* the backward's memory, so what one sees in it is
+what the machine used. The story continues in `model.py`, which writes and reads it.
+"""
+
+import numpy as np
+
+
+class Trace:
+    """Keeps every activation and every gradient of a step, in the order of computation.
+
+    >>> trace = Trace()
+    >>> loss, gradient = minipt.loss_and_gradient(base, prompt, batch, trace)
+    >>> trace["text.h0.attn.weights"].shape         # (B, H, T, P+T)
+    >>> trace.grad("text.h0.attn.weights").shape    # the same
+    """
+
+    def __init__(self) -> None:
+        self.activations: dict[str, np.ndarray] = {}
+        self.gradients: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.activations[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.activations
+
+    def grad(self, name: str) -> np.ndarray:
+        """The gradient of the loss with respect to an activation, of the activation's shape.
+
+        KeyError, with the reason, where none was computed.
+        """
+        if name in self.activations and name not in self.gradients:
+            raise KeyError(f"{name} has no gradient: nothing trainable depends on the whole of it")
+        return self.gradients[name]
+
+    def table(self) -> list[dict]:
+        """One row an activation, in order: name, shape, mean size, mean size of the gradient.
+
+        The mean size is the mean of the absolute values (masked scores, -inf, left out);
+        the gradient's is None where none was computed.
+        """
+        return [
+            {
+                "name": name,
+                "shape": activation.shape,
+                "size": _mean_size(activation),
+                "gradient_size": _mean_size(self.gradients[name])
+                if name in self.gradients
+                else None,
+            }
+            for name, activation in self.activations.items()
+        ]
+
+    def save(self, name: str, activation: np.ndarray) -> None:
+        """Write an activation that the backward pass will read."""
+        self.activations[name] = activation
+
+    def note(self, name: str, activation: np.ndarray) -> None:
+        """Write an activation that only a reader of the trace will read."""
+        self.activations[name] = activation
+
+    def take(self, name: str) -> np.ndarray:
+        """What `save` wrote under this name, read by the backward pass for the last time."""
+        return self.activations[name]
+
+    def note_grad(self, name: str, gradient: np.ndarray) -> None:
+        """Write a gradient under its activation's name."""
+        self.gradients[name] = gradient
+
+
+class Cache(Trace):
+    """Keeps only what the backward pass needs, and only until it has read it: for training."""
+
+    def note(self, name: str, activation: np.ndarray) -> None:
+        pass
+
+    def take(self, name: str) -> np.ndarray:
+        return self.activations.pop(name)
+
+    def note_grad(self, name: str, gradient: np.ndarray) -> None:
+        pass
+
+
+class Untraced(Cache):
+    """Keeps nothing: for a forward pass that no backward follows."""
+
+    def save(self, name: str, activation: np.ndarray) -> None:
+        pass
+
+
+def _mean_size(array: np.ndarray) -> float:
+    finite = array[np.isfinite(array)]
+    return float(np.abs(finite).mean()) if finite.size else 0.0
