@@ -118,7 +118,7 @@ def _read_config(path: Path) -> Config:
     sizes = (config.layers, C, config.heads, config.hidden, config.vocabulary, config.context)
     if min(sizes) < 1 or C % config.heads:
         raise MiniptError(
-            f"{path}: every size is at least 1 and {C} channels must divide into {config.heads} heads"
+            f"{path}: every size is at least 1 and {C} channels divide into {config.heads} heads"
         )
     return config
 
@@ -128,7 +128,7 @@ def _read_params(path: Path, config: Config) -> dict[str, np.ndarray]:
     found = {}
     try:
         with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no dict
+            for name in file.keys():
                 kind = file.get_slice(name).get_dtype()
                 if kind not in FLOATS and not _is_buffer(name):
                     raise MiniptError(f"{path}: {name} is of type {kind}, minipt reads {FLOATS}")

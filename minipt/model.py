@@ -5,10 +5,10 @@ of the rows that are read, and on the way back the gradient of the rows that hol
 architecture (Radford et al. 2019): pre-norm blocks, learned positions, tied output matrix.
 
 The one idea that shapes this file: in a causal transformer no later token changes what an earlier
-one computes, so all that stood in front of a text reaches it through the keys and values it left in
-each layer. They are the `past`. With `past=None` the rows are the whole sequence. The story
-continues in `prompt.py`, which makes the vectors that stand in front, and in `wiring.py`, which puts
-these functions together into a training step.
+one computes, so all that stood in front of a text reaches it through the keys and values that it
+left in each layer. They are the `past`. With `past=None` the rows are the whole sequence. The story
+continues in `prompt.py`, which makes the vectors that stand in front, and in `wiring.py`, which
+puts these functions together into a training step.
 
 Shapes, here and everywhere: B texts, P prompt vectors, T tokens, C channels, H heads, D = C / H,
 V vocabulary, L layers; R rows that are read out or ask, N rows whose gradient is wanted.

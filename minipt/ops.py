@@ -63,7 +63,7 @@ def linear_dw(dy: Array, x: Array) -> tuple[Array, Array]:
 
 
 def layernorm(x: Array, gain: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """Centre each row, divide it by its standard deviation, scale and shift (Ba et al. 2016, eq. 4).
+    """Centre each row, divide it by its deviation, scale and shift (Ba et al. 2016, eq. 4).
 
     xhat = (x - mean(x)) rstd with rstd = 1 / √(mean((x - mean(x))²) + epsilon)
     y = gain xhat + bias
@@ -280,13 +280,13 @@ def cross_entropy_dx(dlosses: Array, probabilities: Array, targets: Array) -> Ar
 
 
 def split_heads(x: Array, heads: int) -> Array:
-    """A view: the C channels as H heads of D, the head's axis in front. (B, T, C) -> (B, H, T, D)"""
+    """The C channels as H heads of D, a view. (B, T, C) -> (B, H, T, D)"""
     B, T, C = x.shape
     return x.reshape(B, T, heads, C // heads).transpose(0, 2, 1, 3)
 
 
 def merge_heads(x: Array) -> Array:
-    """The inverse of `split_heads`, and its own backward's counterpart. (B, H, T, D) -> (B, T, C)"""
+    """The inverse of `split_heads`, and so its backward too. (B, H, T, D) -> (B, T, C)"""
     B, H, T, D = x.shape
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * D)
 

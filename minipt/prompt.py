@@ -88,7 +88,7 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
     if fingerprint != base.fingerprint:
         raise MiniptError(
             f"{path} was made for base {base_name!r} ({fingerprint[:12]}), not for base "
-            f"{base.name!r} ({base.fingerprint[:12]}): a prompt works only on the base it was made for"
+            f"{base.name!r} ({base.fingerprint[:12]}): a prompt works only on its own base"
         )
     if vectors.ndim != 2 or vectors.shape[1] != base.config.channels or not len(vectors):
         raise MiniptError(
@@ -119,7 +119,8 @@ def init_prompt(
     """
     if not 1 <= length < base.config.context:
         raise MiniptError(
-            f"a prompt for base {base.name!r} has 1 to {base.config.context - 1} vectors, not {length}"
+            f"a prompt for base {base.name!r} has 1 to {base.config.context - 1} vectors, "
+            f"not {length}"
         )
     if method not in METHODS:
         raise MiniptError(f"unknown start {method!r}: choose one of {', '.join(METHODS)}")

@@ -100,8 +100,8 @@ def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:
         if token in tokens[:k]:
             other = label_words[tokens.index(token)]
             raise MiniptError(
-                f"the label words {other!r} and {label_words[k]!r} begin with the same token of base "
-                f"{base.name!r}: choose others"
+                f"the label words {other!r} and {label_words[k]!r} begin with the same token of "
+                f"base {base.name!r}: choose others"
             )
     return np.array(tokens)
 

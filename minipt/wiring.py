@@ -128,7 +128,7 @@ def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
 
 
 def _loss(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> tuple[float, np.ndarray]:
-    """The mean of the texts' cross-entropies, and its gradient. hidden (B, 1, C) -> dhidden alike"""
+    """The mean of the texts' cross-entropies and its gradient, both of hidden (B, 1, C)."""
     answers = readout(base, hidden[:, 0], batch.choices)  # (B, K)
     losses, probabilities = ops.cross_entropy(answers, batch.targets)  # (B,), (B, K)
     trace.note("text.logits", answers)
@@ -157,11 +157,10 @@ def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
             f"{base.name!r}: shorten one of them"
         )
     V = config.vocabulary
-    choices = np.arange(V) if batch.choices is None else batch.choices
-    for name, array, size in (
-        ("ids", batch.ids, V),
-        ("choices", choices, V),
-        ("targets", batch.targets, len(choices)),
-    ):
-        if array.min() < 0 or array.max() >= size:
-            raise MiniptError(f"the batch's {name} lie outside 0 to {size - 1}")
+    limits = {"ids": V, "targets": V}
+    if batch.choices is not None:
+        limits |= {"choices": V, "targets": len(batch.choices)}
+    for name, limit in limits.items():
+        array = getattr(batch, name)
+        if array.min() < 0 or array.max() >= limit:
+            raise MiniptError(f"the batch's {name} lie outside 0 to {limit - 1}")
