@@ -8,8 +8,10 @@ where the story continues.
 from minipt.checkpoint import load_base
 from minipt.errors import MiniptError
 from minipt.prompt import SoftPrompt, init_prompt, load_prompt
+from minipt.tasks import load_csv, load_task
 from minipt.text import Batch
 from minipt.trace import Trace
+from minipt.tune import evaluate, tune
 from minipt.wiring import logits, loss_and_gradient
 
 __all__ = [
@@ -17,9 +19,13 @@ __all__ = [
     "MiniptError",
     "SoftPrompt",
     "Trace",
+    "evaluate",
     "init_prompt",
     "load_base",
+    "load_csv",
     "load_prompt",
+    "load_task",
     "logits",
     "loss_and_gradient",
+    "tune",
 ]

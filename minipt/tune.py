@@ -1,0 +1,370 @@
+"""Tuning: the step taken many times, the best prompt kept, and the measuring of a prompt.
+
+In: a frozen `Base` and a `Task`. Out: a `Run` with the prompt that did best on validation, the
+history of every step and the result on the test split, which nothing was chosen on. Long work can
+be interrupted: with a checkpoint it continues later with the same bits. The story ends in
+`store.py`, `plot.py` and `report.py`, which make a file, a picture and a page of a run.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from minipt.errors import MiniptError
+from minipt.files import complete_file
+from minipt.model import Base
+from minipt.ops import cross_entropy
+from minipt.optim import OPTIMIZERS, SCHEDULES, Optimizer, clip_gradients, schedule
+from minipt.prompt import SoftPrompt, init_prompt
+from minipt.tasks import Split, Task
+from minipt.text import Batch, batches, encode, label_tokens
+from minipt.wiring import logits_after, loss_and_gradient, read_prompt
+
+# Nothing is learnt from a text here, so a batch may be as large as the processor's cache likes.
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to tune; the defaults are those of the tiny base.
+
+    length: P. method: the start, as in `init_prompt`. steps: how many batches to learn from.
+    learning_rate: in units of the vectors for Adam, so that one step moves a coordinate by about
+    this much. schedule: "constant", "linear" or "cosine" after `warmup` steps. clip: the largest
+    norm of a gradient. evaluate_every: steps between looks at the validation split. patience:
+    how many such looks without a better one end the run early, None: none do.
+
+    Raises MiniptError for a value that makes no sense, by its name.
+    """
+
+    length: int = 20
+    method: str = "vocab"
+    steps: int = 600
+    seed: int = 0
+    batch_size: int = 16
+    learning_rate: float = 0.3
+    optimizer: str = "adam"
+    schedule: str = "linear"
+    warmup: int = 20
+    clip: float = 1.0
+    evaluate_every: int = 100
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("length", "steps", "batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise MiniptError(f"{name} is at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise MiniptError(f"{name} is a positive number, not {getattr(self, name)}")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise MiniptError(
+                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}"
+                )
+        if self.seed < 0 or self.warmup < 0:
+            raise MiniptError("seed and warmup are 0 or more")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a prompt, or a base without one, did on a split of N texts.
+
+    counts (K, K): how many texts of the row's class got the column's answer. probabilities (N, K),
+    in the order of the split's texts; loss: the mean cross-entropy in nats.
+    """
+
+    accuracy: float
+    loss: float
+    correct: int
+    total: int
+    counts: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass
+class Run:
+    """A finished or interrupted run. `prompt` is the best on validation, not the last.
+
+    history: a dict a step with step, loss, gradient_norm, prompt_norm (|vectors|), distance (from
+    the start) and rate, and, where the validation split was looked at, validation_accuracy and
+    validation_loss; entry 0 is the start. cut: how many training texts were shortened to fit.
+    """
+
+    prompt: SoftPrompt
+    history: list[dict]
+    settings: Settings
+    test: Evaluation
+    best_step: int
+    seconds: float
+    cut: int
+    interrupted: bool
+
+    @property
+    def test_accuracy(self) -> float:
+        """The share of the test split's texts that the prompt answers rightly."""
+        return self.test.accuracy
+
+
+@dataclass
+class _State:
+    """All that a run changes, and so all that a checkpoint holds."""
+
+    vectors: np.ndarray
+    best_vectors: np.ndarray
+    optimizer: Optimizer
+    history: list[dict] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        return self.history[-1]["step"] if self.history else 0
+
+
+def tune(
+    base: Base,
+    task: Task,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    **settings: object,
+) -> Run:
+    """Learn a prompt for a task; the base is not changed, which is checked by its fingerprint.
+
+    checkpoint: a file to write at each look at the validation split; with `resume` the run
+    continues from it, and the result has the same bits as without the interruption. settings: the
+    fields of `Settings`, such as length=20, steps=600, seed=0. Ctrl-C ends the run and returns the
+    best prompt so far, with `interrupted` set.
+
+    Raises MiniptError for settings that make no sense, a checkpoint that is missing, damaged or of
+    another run, and a loss that is no longer finite.
+    """
+    chosen = Settings(**settings)
+    fingerprint = base.fingerprint
+    start = _start(base, task, chosen)
+    identity = {"base": fingerprint, "task": _digest(task), "settings": asdict(chosen)}
+    state = _State(start.vectors.copy(), start.vectors.copy(), OPTIMIZERS[chosen.optimizer]())
+    if resume:
+        _read_checkpoint(checkpoint, identity, state)
+    rows, cut = encode(base, task.template, task.train.texts, base.config.context - chosen.length)
+    interrupted = False
+    try:
+        for _ in _learn(base, task, rows, start, chosen, state):
+            if checkpoint is not None:
+                _write_checkpoint(checkpoint, identity, state)
+    except KeyboardInterrupt:
+        interrupted = True
+    if base.fingerprint != fingerprint:
+        raise RuntimeError(f"base {base.name!r} changed while a prompt was tuned in front of it")
+    about = start.about | {"steps": state.step, "history": state.history}
+    prompt = SoftPrompt(state.best_vectors, fingerprint, base.name, about)
+    return Run(
+        prompt=prompt,
+        history=state.history,
+        settings=chosen,
+        test=evaluate(base, prompt, task.test),
+        best_step=state.best_step,
+        seconds=state.seconds,
+        cut=cut,
+        interrupted=interrupted,
+    )
+
+
+def evaluate(
+    base: Base, prompt: SoftPrompt | None, split: Split, task: Task | None = None
+) -> Evaluation:
+    """The accuracy, loss and per-class counts of a prompt on a split.
+
+    task: where the template and the label words come from; None: a tuned prompt knows them.
+    prompt=None measures the base as it is. Texts that are too long lose their beginning.
+    Raises MiniptError when neither the prompt nor a task says how the answer is read.
+    """
+    template, label_words = _reading(prompt, task)
+    choices = label_tokens(base, label_words)
+    room = base.config.context - (len(prompt.vectors) if prompt else 0)
+    rows, _ = encode(base, template, split.texts, room)
+    past = read_prompt(base, prompt)
+    answers = np.empty((len(rows), len(choices)), np.float32)  # (N, K)
+    for indices, batch in batches(rows, split.labels, choices, EVALUATION_BATCH):
+        answers[indices] = logits_after(base, batch, past)
+    losses, probabilities = cross_entropy(answers, split.labels)  # (N,), (N, K)
+    predicted = answers.argmax(1)  # (N,)
+    counts = np.zeros((len(choices), len(choices)), np.int64)  # (K, K)
+    np.add.at(counts, (split.labels, predicted), 1)
+    correct = int(counts.trace())
+    return Evaluation(
+        accuracy=correct / len(rows),
+        loss=float(losses.mean()),
+        correct=correct,
+        total=len(rows),
+        counts=counts,
+        probabilities=probabilities,
+    )
+
+
+def _reading(prompt: SoftPrompt | None, task: Task | None) -> tuple[str, list[str]]:
+    if task is not None:
+        return task.template, list(task.label_words)
+    if prompt is None or "label_words" not in prompt.about:
+        raise MiniptError("only a tuned prompt knows its task: name the task to evaluate on")
+    return prompt.about["template"], prompt.about["label_words"]
+
+
+def _start(base: Base, task: Task, chosen: Settings) -> SoftPrompt:
+    start = init_prompt(
+        base, chosen.length, chosen.method, chosen.seed, label_words=task.label_words
+    )
+    start.about |= {
+        "task": task.name,
+        "labels": list(task.labels),
+        "label_words": list(task.label_words),
+        "template": task.template,
+        "length": chosen.length,
+    }
+    return start
+
+
+def _learn(
+    base: Base,
+    task: Task,
+    rows: list[np.ndarray],
+    start: SoftPrompt,
+    chosen: Settings,
+    state: _State,
+) -> Iterator[int]:
+    """Take the steps that are left; yield whenever the validation split has been looked at."""
+    choices = label_tokens(base, task.label_words)
+    if not state.history:
+        state.history.append({"step": 0})
+        _look(base, task, start, state)
+        yield 0
+    prompt = SoftPrompt(state.vectors, start.fingerprint, start.base_name, start.about)
+    bar = tqdm(total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None)
+    with bar:
+        for batch in _stream(rows, task.train.labels, choices, chosen, state.step):
+            began = time.perf_counter()
+            record = _step(base, prompt, batch, start, chosen, state)
+            bar.update()
+            done = record["step"] == chosen.steps
+            if done or record["step"] % chosen.evaluate_every == 0:
+                _look(base, task, prompt, state)
+                bar.set_postfix(validation=f"{record['validation_accuracy']:.3f}")
+            state.seconds += time.perf_counter() - began
+            if "validation_accuracy" in record:
+                yield record["step"]
+            if done or _patience_is_spent(state, chosen):
+                return
+
+
+def _step(
+    base: Base,
+    prompt: SoftPrompt,
+    batch: Batch,
+    start: SoftPrompt,
+    chosen: Settings,
+    state: _State,
+) -> dict:
+    """One step: loss, gradient, clipping, optimizer; and the record of it."""
+    rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, chosen.warmup)
+    loss, gradient = loss_and_gradient(base, prompt, batch)
+    if not (math.isfinite(loss) and np.isfinite(gradient).all()):
+        raise MiniptError(
+            f"the loss or its gradient is not finite at step {state.step + 1}: lower the learning "
+            f"rate, {chosen.learning_rate:g}"
+        )
+    gradients = {"prompt": gradient}
+    norm = clip_gradients(gradients, chosen.clip)
+    state.optimizer.step({"prompt": prompt.vectors}, gradients, rate)
+    record = {
+        "step": state.step + 1,
+        "loss": loss,
+        "gradient_norm": norm,
+        "prompt_norm": float(np.linalg.norm(prompt.vectors)),
+        "distance": float(np.linalg.norm(prompt.vectors - start.vectors)),
+        "rate": rate,
+    }
+    state.history.append(record)
+    return record
+
+
+def _look(base: Base, task: Task, prompt: SoftPrompt, state: _State) -> None:
+    """Measure on the validation split; remember the vectors if none did better before."""
+    found = evaluate(base, prompt, task.validation, task)
+    record = state.history[-1]
+    record |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+    best = state.history[state.best_step]
+    if (found.accuracy, -found.loss) >= (best["validation_accuracy"], -best["validation_loss"]):
+        state.best_step = record["step"]
+        state.best_vectors = prompt.vectors.copy()
+
+
+def _patience_is_spent(state: _State, chosen: Settings) -> bool:
+    waited = (state.step - state.best_step) // chosen.evaluate_every
+    return chosen.patience is not None and waited >= chosen.patience
+
+
+def _stream(
+    rows: list[np.ndarray], labels: np.ndarray, choices: np.ndarray, chosen: Settings, first: int
+) -> Iterator[Batch]:
+    """Batches for ever, from the one of step `first`; each epoch's order has a seed of its own."""
+    epoch, skipped = divmod(first, math.ceil(len(rows) / chosen.batch_size))
+    while True:
+        rng = np.random.default_rng([chosen.seed, epoch])
+        for i, (_, batch) in enumerate(batches(rows, labels, choices, chosen.batch_size, rng)):
+            if i >= skipped:
+                yield batch
+        epoch, skipped = epoch + 1, 0
+
+
+def _digest(task: Task) -> str:
+    """Two tasks with one digest give the same run."""
+    splits = [(split.texts, split.labels.tolist()) for split in (task.train, task.validation)]
+    described = [task.template, task.label_words, splits]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def _write_checkpoint(path: str | Path, identity: dict, state: _State) -> None:
+    arrays = {"vectors": state.vectors, "best_vectors": state.best_vectors}
+    arrays |= {f"optimizer.{name}": array for name, array in state.optimizer.state.items()}
+    metadata = {
+        "identity": json.dumps(identity),
+        "history": json.dumps(state.history),
+        "best_step": str(state.best_step),
+        "seconds": str(state.seconds),
+    }
+    with complete_file(path) as partial:
+        save_file(arrays, partial, metadata)
+
+
+def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> None:
+    """Fill a fresh state. Raises MiniptError for a checkpoint that is none, or of another run."""
+    if path is None or not Path(path).exists():
+        raise MiniptError(f"there is no checkpoint at {path} to resume from: start without resume")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+        found = json.loads(metadata["identity"])
+        state.history = json.loads(metadata["history"])
+        state.best_step = int(metadata["best_step"])
+        state.seconds = float(metadata["seconds"])
+        state.vectors = arrays.pop("vectors")
+        state.best_vectors = arrays.pop("best_vectors")
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise MiniptError(f"{path} is damaged ({error}): remove it and start again") from error
+    for name, value in json.loads(json.dumps(identity)).items():
+        if found.get(name) != value:
+            raise MiniptError(
+                f"{path} belongs to a run with another {name}: resume with the same, or remove it"
+            )
+    state.optimizer.t = state.step
+    state.optimizer.state = {name.removeprefix("optimizer."): a for name, a in arrays.items()}
