@@ -98,7 +98,7 @@ def fit_logistic(
             break
         previous, weights = weights, ahead - gradient / curvature
         ahead = weights + momentum * (weights - previous)
-    return weights, bias
+    return ahead, bias
 
 
 def logistic_loss(

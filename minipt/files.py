@@ -22,6 +22,7 @@ NOT_WRITABLE = (
     errno.EROFS,
     errno.ENOTDIR,
     errno.EEXIST,
+    errno.ENOTEMPTY,
     errno.ENAMETOOLONG,
 )
 

@@ -123,10 +123,10 @@ def load_task(name: str) -> Task:
     """Load a task by name, fetching its data the first time.
 
     - `toy`: short everyday sentences, positive or negative; written for minipt, ships with it.
-    - `movie-reviews`: sentences of film reviews (Pang and Lee, ACL 2005), `product-reviews` (Hu and
-      Liu, KDD 2004), `editorials` and `tweets`: positive or negative by the mean rating of at
-      least twenty people, from Hutto and Gilbert, "VADER: A parsimonious rule-based model for sentiment analysis of social
-      media text", ICWSM 2014. Texts rated exactly 0 are dropped.
+    - `movie-reviews`: sentences of film reviews (Pang and Lee, ACL 2005), `product-reviews` (Hu
+      and Liu, KDD 2004), `editorials` and `tweets`: positive or negative by the mean rating of at
+      least twenty people, from Hutto and Gilbert, "VADER: A parsimonious rule-based model for
+      sentiment analysis of social media text", ICWSM 2014. Texts rated exactly 0 are dropped.
     - `questions`: the kind of answer that a question asks for, in six classes (TREC), from Li and
       Roth, "Learning question classifiers", COLING 2002.
     - `sms-spam`: text messages, wanted (ham) or not (spam), from Almeida, Hidalgo and Yamakami,
@@ -258,7 +258,8 @@ def _read_columns(path: Path, text_column: str, label_column: str) -> list[Examp
                 incomplete.append(reader.line_num)
     except csv.Error as error:
         raise MiniptError(
-            f"{path} cannot be read as CSV at line {reader.reader.line_num} ({error}): mend that line"
+            f"{path} cannot be read as CSV at line {reader.reader.line_num} ({error}): "
+            "mend that line"
         ) from error
     if not examples:
         raise MiniptError(f"{path} has no rows below its header: add labelled texts")

