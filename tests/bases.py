@@ -1,0 +1,78 @@
+"""Small random bases, prompts and batches for the tests, made without any framework."""
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from minipt.model import Base, Config, parameter_shapes
+from minipt.prompt import SoftPrompt
+from minipt.text import Batch
+
+SENTENCES = (
+    "the film was good and the people in it were kind",
+    "the film was bad and the people in it were cruel",
+    "a good day, a bad night, a long and happy life",
+    "good words are kind words, bad words are cruel words",
+)
+
+
+def random_base(
+    seed: int,
+    layers: int = 2,
+    channels: int = 8,
+    heads: int = 2,
+    vocabulary: int = 17,
+    context: int = 16,
+    tokenizer: Tokenizer | None = None,
+) -> Base:
+    """Every gain, bias and weight is random, so that none of them can be left out unnoticed."""
+    config = Config(layers, channels, heads, 3 * channels, vocabulary, context, 1e-5)
+    rng = np.random.default_rng(seed)
+    params = {}
+    for name, shape in parameter_shapes(config).items():
+        spread = shape[0] ** -0.5 if name.endswith("weight") else 0.3
+        centre = 1.0 if name.endswith("gain") else 0.0
+        spread = 1.0 if name.endswith("table") else spread
+        params[name] = (centre + spread * rng.standard_normal(shape)).astype(np.float32)
+    return Base(f"random-{seed}", config, params, tokenizer)
+
+
+def random_prompt(base: Base, length: int, seed: int = 0) -> SoftPrompt:
+    """Vectors in the base's own float type."""
+    dtype = base.params["token.table"].dtype
+    vectors = np.random.default_rng(seed).standard_normal((length, base.config.channels))
+    return SoftPrompt(vectors.astype(dtype), base.fingerprint, base.name)
+
+
+def random_batch(
+    base: Base, texts: int, tokens: int, seed: int = 0, choices: int = 0, middle: bool = False
+) -> Batch:
+    """Ragged texts whose padding is random ids; `middle`: the answer is read somewhere inside."""
+    rng = np.random.default_rng(seed)
+    V = base.config.vocabulary
+    ids = rng.integers(0, V, (texts, tokens))
+    lengths = rng.integers(1, tokens + 1, texts)
+    lengths[0] = tokens
+    targets = rng.integers(0, choices or V, texts)
+    words = rng.choice(V, choices, replace=False) if choices else None
+    return Batch(ids, lengths, targets, words, rng.integers(0, lengths) if middle else None)
+
+
+def small_tokenizer() -> Tokenizer:
+    """A byte-level BPE, as GPT-2's, trained on four sentences: about 290 tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=290,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    return tokenizer
+
+
+def base_with_tokenizer(seed: int = 0, context: int = 32) -> Base:
+    tokenizer = small_tokenizer()
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    return random_base(seed, vocabulary=size, context=context, tokenizer=tokenizer)
