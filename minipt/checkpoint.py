@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from minipt.errors import MiniptError
@@ -68,7 +68,7 @@ def save_base(base: Base, directory: str | Path) -> None:
     """
     config = base.config
     with complete_directory(directory) as partial:
-        save_file(_to_hub_names(base), partial / "model.safetensors", {"format": "pt"})
+        (partial / "model.safetensors").write_bytes(save(_to_hub_names(base), {"format": "pt"}))
         if base.tokenizer is not None:
             base.tokenizer.save(str(partial / "tokenizer.json"))
         described = DEFAULTS | {

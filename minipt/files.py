@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
 from minipt.errors import MiniptError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -71,6 +75,30 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_tensors(
+    path: str | os.PathLike, tensors: dict[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file of arrays and strings, complete or not at all."""
+    with complete_file(path) as partial:
+        partial.write_bytes(save(tensors, metadata))
+
+
+def read_tensors(
+    path: str | os.PathLike, what: str, advice: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and strings of a safetensors file, which is `what`, such as "a prompt".
+
+    Raises MiniptError, with the advice, if the file is missing, truncated or of another kind.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except FileNotFoundError:
+        raise MiniptError(f"there is not {what} at {path}: {advice}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise MiniptError(f"{path} is not {what}, or is truncated ({error}): {advice}") from error
 
 
 def shipped(name: str) -> Path:

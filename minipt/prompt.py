@@ -13,11 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from minipt.errors import MiniptError
-from minipt.files import complete_file
+from minipt.files import read_tensors, write_tensors
 from minipt.model import Base
 from minipt.text import encode
 
@@ -58,8 +56,7 @@ class SoftPrompt:
             "base_name": self.base_name,
             "about": json.dumps(about),
         }
-        with complete_file(path) as partial:
-            save_file({"prompt": np.ascontiguousarray(self.vectors)}, partial, metadata)
+        write_tensors(path, {"prompt": np.ascontiguousarray(self.vectors)}, metadata)
 
 
 def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
@@ -71,20 +68,13 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
     path = Path(path)
     if path.is_dir():
         path = path / "prompt.safetensors"
+    tensors, metadata = read_tensors(path, "a prompt", "give a run's directory or its file")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            vectors = file.get_tensor("prompt")
+        vectors = tensors["prompt"]
         about = json.loads(metadata["about"])
         fingerprint, base_name = metadata["fingerprint"], metadata["base_name"]
-    except FileNotFoundError:
-        raise MiniptError(
-            f"there is no prompt at {path}: give a run's directory or its file"
-        ) from None
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise MiniptError(
-            f"{path} is not a prompt that minipt saved, or is truncated ({error}): make it again"
-        ) from error
+    except (KeyError, ValueError) as error:
+        raise MiniptError(f"{path} is not a prompt that minipt saved ({error})") from error
     if fingerprint != base.fingerprint:
         raise MiniptError(
             f"{path} was made for base {base_name!r} ({fingerprint[:12]}), not for base "

@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from minipt.errors import MiniptError
-from minipt.files import complete_file
+from minipt.files import read_tensors, write_tensors
 from minipt.model import Base
 from minipt.ops import cross_entropy
 from minipt.optim import OPTIMIZERS, SCHEDULES, Optimizer, clip_gradients, schedule
@@ -341,26 +339,23 @@ def _write_checkpoint(path: str | Path, identity: dict, state: _State) -> None:
         "best_step": str(state.best_step),
         "seconds": str(state.seconds),
     }
-    with complete_file(path) as partial:
-        save_file(arrays, partial, metadata)
+    write_tensors(path, arrays, metadata)
 
 
 def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> None:
     """Fill a fresh state. Raises MiniptError for a checkpoint that is none, or of another run."""
-    if path is None or not Path(path).exists():
-        raise MiniptError(f"there is no checkpoint at {path} to resume from: start without resume")
+    if path is None:
+        raise MiniptError("to resume, say which checkpoint to resume from")
+    arrays, metadata = read_tensors(path, "a checkpoint", "remove it and start without resuming")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
         found = json.loads(metadata["identity"])
         state.history = json.loads(metadata["history"])
         state.best_step = int(metadata["best_step"])
         state.seconds = float(metadata["seconds"])
         state.vectors = arrays.pop("vectors")
         state.best_vectors = arrays.pop("best_vectors")
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise MiniptError(f"{path} is damaged ({error}): remove it and start again") from error
+    except (KeyError, ValueError) as error:
+        raise MiniptError(f"{path} is not a checkpoint ({error}): remove it") from error
     for name, value in json.loads(json.dumps(identity)).items():
         if found.get(name) != value:
             raise MiniptError(
