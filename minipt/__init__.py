@@ -7,6 +7,7 @@ where the story continues.
 
 from minipt.checkpoint import load_base
 from minipt.errors import MiniptError
+from minipt.gradcheck import check_gradient, compare
 from minipt.prompt import SoftPrompt, init_prompt, load_prompt
 from minipt.tasks import load_csv, load_task
 from minipt.text import Batch
@@ -19,6 +20,8 @@ __all__ = [
     "MiniptError",
     "SoftPrompt",
     "Trace",
+    "check_gradient",
+    "compare",
     "evaluate",
     "init_prompt",
     "load_base",
