@@ -35,7 +35,8 @@ EVALUATION_BATCH = 32
 class Settings:
     """How to tune; the defaults are those of the tiny base.
 
-    length: P. method: the start, as in `init_prompt`. steps: how many batches to learn from.
+    length: P. method and text: the start, as in `init_prompt`. steps: how many batches to learn
+    from.
     learning_rate: in units of the vectors for Adam, so that one step moves a coordinate by about
     this much. schedule: "constant", "linear" or "cosine" after `warmup` steps. clip: the largest
     norm of a gradient. evaluate_every: steps between looks at the validation split. patience:
@@ -46,6 +47,7 @@ class Settings:
 
     length: int = 20
     method: str = "vocab"
+    text: str | None = None
     steps: int = 600
     seed: int = 0
     batch_size: int = 16
@@ -144,7 +146,8 @@ def tune(
     best prompt so far, with `interrupted` set.
 
     Raises MiniptError for settings that make no sense, a checkpoint that is missing, damaged or of
-    another run, and a loss that is no longer finite.
+    another run, and a loss that is no longer finite, which removes the checkpoint: from there the
+    same would happen again.
     """
     chosen = Settings(**settings)
     fingerprint = base.fingerprint
@@ -161,6 +164,10 @@ def tune(
                 _write_checkpoint(checkpoint, identity, state)
     except KeyboardInterrupt:
         interrupted = True
+    except FloatingPointError as error:
+        if checkpoint is not None:
+            Path(checkpoint).unlink(missing_ok=True)
+        raise MiniptError(str(error)) from error
     if base.fingerprint != fingerprint:
         raise RuntimeError(f"base {base.name!r} changed while a prompt was tuned in front of it")
     about = start.about | {"steps": state.step, "history": state.history}
@@ -219,7 +226,7 @@ def _reading(prompt: SoftPrompt | None, task: Task | None) -> tuple[str, list[st
 
 def _start(base: Base, task: Task, chosen: Settings) -> SoftPrompt:
     start = init_prompt(
-        base, chosen.length, chosen.method, chosen.seed, label_words=task.label_words
+        base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
     )
     start.about |= {
         "task": task.name,
@@ -245,6 +252,8 @@ def _learn(
         state.history.append({"step": 0})
         _look(base, task, start, state)
         yield 0
+    if _is_over(state, chosen):
+        return
     prompt = SoftPrompt(state.vectors, start.fingerprint, start.base_name, start.about)
     bar = tqdm(total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None)
     with bar:
@@ -259,7 +268,7 @@ def _learn(
             state.seconds += time.perf_counter() - began
             if "validation_accuracy" in record:
                 yield record["step"]
-            if done or _patience_is_spent(state, chosen):
+            if _is_over(state, chosen):
                 return
 
 
@@ -275,7 +284,7 @@ def _step(
     rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, chosen.warmup)
     loss, gradient = loss_and_gradient(base, prompt, batch)
     if not (math.isfinite(loss) and np.isfinite(gradient).all()):
-        raise MiniptError(
+        raise FloatingPointError(
             f"the loss or its gradient is not finite at step {state.step + 1}: lower the learning "
             f"rate, {chosen.learning_rate:g}"
         )
@@ -305,9 +314,10 @@ def _look(base: Base, task: Task, prompt: SoftPrompt, state: _State) -> None:
         state.best_vectors = prompt.vectors.copy()
 
 
-def _patience_is_spent(state: _State, chosen: Settings) -> bool:
+def _is_over(state: _State, chosen: Settings) -> bool:
     waited = (state.step - state.best_step) // chosen.evaluate_every
-    return chosen.patience is not None and waited >= chosen.patience
+    out_of_patience = chosen.patience is not None and waited >= chosen.patience
+    return state.step == chosen.steps or out_of_patience
 
 
 def _stream(
