@@ -1,0 +1,141 @@
+"""A step of a reference, every intermediate by name, and minipt's own step held to it.
+
+A `State` is what a reference model leaves when it runs [prompt; text] as one sequence: for each
+name of the trace, without its stream, the activation and its gradient over B texts and S = P+T
+rows. The same state tells what either wiring must have in its trace: the concatenated one all of
+it, the shared one the rows of one prompt, its gradients summed over the texts, and the rows of the
+texts. The parity tests make a state on the spot, `reference/make.py` stores some of them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from minipt.gradcheck import compare
+from minipt.model import Base
+from minipt.prompt import SoftPrompt
+from minipt.text import Batch
+from minipt.trace import Trace
+from minipt.wiring import WIRINGS, logits, loss_and_gradient
+
+TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
+PER_PAIR = ("attn.scores", "attn.weights")
+# What the last layer computes for the rows that are read only.
+READ_ONLY = ("attn.query", *PER_PAIR, "attn.context", "attn.out", "middle", "ln2", "ln2.xhat")
+READ_ONLY += ("ln2.rstd", "mlp.up", "mlp.sigma", "mlp.gelu", "mlp.down", "out")
+ONCE = ("loss", "logits", "probabilities")
+
+
+@dataclass
+class State:
+    """One step of a reference: what went in, and by name what was computed, with gradients."""
+
+    batch: Batch
+    vectors: np.ndarray  # (P, C)
+    gradient: np.ndarray  # (P, C)
+    activations: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+
+    def save(self, path: Path) -> None:
+        batch = {f"batch.{name}": x for name, x in vars(self.batch).items() if x is not None}
+        tensors = batch | {"vectors": self.vectors, "gradient": self.gradient}
+        tensors |= {f"activation.{name}": x for name, x in self.activations.items()}
+        tensors |= {f"gradient.{name}": x for name, x in self.gradients.items()}
+        save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "State":
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        vectors, gradient = tensors.pop("vectors"), tensors.pop("gradient")
+        parts = {"batch": {}, "activation": {}, "gradient": {}}
+        for name, tensor in tensors.items():
+            part, short = name.split(".", 1)
+            parts[part][short] = tensor
+        batch = Batch(**parts["batch"])
+        return cls(batch, vectors, gradient, parts["activation"], parts["gradient"])
+
+
+def worst_difference(base: Base, state: State, wiring: str) -> tuple[float, str]:
+    """The largest relative difference of minipt's step from the state, and where it is.
+
+    Every name in the trace is compared, activation and gradient; padding rows, which nobody reads,
+    are left out. Raises KeyError for a name that the reference does not have.
+    """
+    dtype = base.params["token.table"].dtype
+    prompt = SoftPrompt(state.vectors.astype(dtype), base.fingerprint, base.name)
+    trace = Trace()
+    loss, gradient = loss_and_gradient(base, prompt, state.batch, trace, wiring)
+    answers = logits(base, state.batch, prompt)
+    found = {
+        "the loss": compare("loss", np.array(loss), state.activations["loss"].mean()),
+        "the gradient": compare("gradient", gradient, state.gradient),
+        "the logits": compare("logits", answers, state.activations["logits"]),
+    }
+    seen = {name.split(".", 1)[1] for name in trace.activations} - {"vectors"}
+    assert seen == set(state.activations)
+    for kind, ours, theirs in (
+        ("activation", trace.activations, state.activations),
+        ("gradient", trace.gradients, state.gradients),
+    ):
+        for name, array in ours.items():
+            if name == "prompt.vectors":
+                continue
+            view = View(state, base.config.layers, wiring, name)
+            expected = view.cut(theirs[view.short], summed=kind == "gradient")
+            found[f"{kind} {name}"] = compare(name, view.real(array), view.real(expected))
+    worst = max(found, key=found.get)
+    return found[worst], worst
+
+
+def assert_matches(base: Base, state: State) -> None:
+    """Both wirings, every name that the reference has."""
+    tolerance = TOLERANCES[str(base.params["token.table"].dtype)]
+    for wiring in WIRINGS:
+        error, where = worst_difference(base, state, wiring)
+        assert error < tolerance, f"{wiring}: {where} differs by {error:.1e}"
+
+
+class View:
+    """What one name of a wiring's trace is, cut out of the reference's arrays over S = P+T rows.
+
+    All of them but the loss's have their rows on the last axis but one.
+    """
+
+    def __init__(self, state: State, layers: int, wiring: str, name: str) -> None:
+        stream, self.short = name.split(".", 1)
+        layer, _, part = self.short.partition(".")
+        self.P, self.batch = len(state.vectors), state.batch
+        self.once, self.pairs = self.short in ONCE, part in PER_PAIR
+        self.shared, self.of_prompt = wiring == "shared", stream == "prompt"
+        last = layer == f"h{layers - 1}" and part in READ_ONLY
+        self.read_only = last or layer == "final"
+
+    def cut(self, x: np.ndarray, summed: bool) -> np.ndarray:
+        """The rows and columns of x that this name holds; gradients of the one prompt's add up."""
+        if self.once:
+            return x
+        if self.shared and self.of_prompt:
+            x = x.sum(0, keepdims=True) if summed else x[:1]
+            x = x[..., : 0 if self.read_only else self.P, :]
+            return x[..., : self.P] if self.pairs else x
+        if self.read_only:
+            read = (self.batch.read + self.P).reshape(-1, *[1] * (x.ndim - 1))
+            return np.take_along_axis(x, read, -2)
+        return x[..., self.P :, :] if self.shared else x
+
+    def real(self, x: np.ndarray) -> np.ndarray:
+        """x with 0 in the rows, and where it has them the columns, of padding."""
+        if self.once or self.of_prompt:
+            return x
+        S = self.P + self.batch.ids.shape[1]
+        padding = np.arange(S) >= (self.batch.lengths + self.P)[:, None]  # (B, S)
+        x = x.copy()
+        if self.pairs:
+            x.transpose(0, 3, 1, 2)[padding] = 0.0
+        if not self.read_only:
+            x.swapaxes(1, -2)[padding[:, S - x.shape[-2] :]] = 0.0
+        return x

@@ -1,0 +1,71 @@
+"""minipt's step against transformers' GPT-2 on random models: every intermediate by its name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from bases import random_batch
+from comparison import State, assert_matches
+from recorder import random_gpt2, record
+
+import minipt
+from minipt.model import Base
+from minipt.wiring import logits
+
+MODELS = {
+    "one of each": {"layers": 1, "channels": 4, "heads": 1},
+    "two layers": {"layers": 2, "channels": 12, "heads": 3, "n_inner": 20},
+    "three layers": {"layers": 3, "channels": 16, "heads": 4, "layer_norm_epsilon": 1e-3},
+    "one layer": {"layers": 1, "channels": 32, "heads": 2, "vocab_size": 50, "n_positions": 40},
+}
+BATCHES = {
+    "one text, one token, one vector": {"texts": 1, "tokens": 1, "length": 1},
+    "ragged": {"texts": 4, "tokens": 7, "length": 3},
+    "ragged with choices": {"texts": 3, "tokens": 6, "length": 5, "choices": 3},
+    "read in the middle": {"texts": 5, "tokens": 8, "length": 2, "middle": True},
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest):
+    return random_gpt2(seed=len(request.param), **MODELS[request.param])
+
+
+def load(model, directory: Path, dtype: type) -> Base:
+    model.save_pretrained(directory)
+    return minipt.load_base(directory).astype(dtype)
+
+
+def reference(model, base: Base, dtype: type, texts: int, tokens: int, length: int, **how) -> State:
+    batch = random_batch(base, texts, tokens, seed=texts, **how)
+    vectors = np.random.default_rng(length).standard_normal((length, base.config.channels))
+    model = model.double() if dtype == np.float64 else model.float()
+    return record(model, batch, vectors.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_every_intermediate_and_gradient_is_the_same(model, batch: str, dtype: type, tmp_path):
+    base = load(model, tmp_path / "model", dtype)
+    assert_matches(base, reference(model, base, dtype, **BATCHES[batch]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_without_a_prompt_the_answers_are_the_same(model, dtype: type, tmp_path):
+    base = load(model, tmp_path / "model", dtype)
+    state = reference(model, base, dtype, texts=3, tokens=6, length=0)
+    ours, theirs = logits(base, state.batch), state.activations["logits"]
+    tolerance = 1e-5 if dtype == np.float32 else 1e-10
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+def test_what_minipt_saves_transformers_reads(model, tmp_path):
+    base = load(model, tmp_path / "model", np.float32)
+    minipt.checkpoint.save_base(base, tmp_path / "saved")
+    again = type(model).from_pretrained(tmp_path / "saved").state_dict()
+    for name, tensor in model.state_dict().items():
+        assert (again[name] == tensor).all(), name

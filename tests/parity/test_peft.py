@@ -1,0 +1,58 @@
+"""The prompt's gradient and the answers against PEFT's PromptTuning: same model, batch, vectors."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+import peft
+import torch
+from bases import random_batch, random_prompt
+from comparison import TOLERANCES
+from recorder import answers, random_gpt2
+
+import minipt
+from minipt.gradcheck import compare
+from minipt.text import Batch
+
+MODELS = [
+    {"layers": 1, "channels": 4, "heads": 1},
+    {"layers": 2, "channels": 12, "heads": 3},
+    {"layers": 3, "channels": 32, "heads": 4, "vocab_size": 50, "n_positions": 40},
+]
+
+
+def peft_step(model, batch: Batch, vectors: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """loss, the gradient of the vectors (P, C) and the answers (B, V or K)."""
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(vectors))
+    tuned = peft.get_peft_model(model, config).to(model.dtype).eval()
+    weight = tuned.prompt_encoder["default"].embedding.weight
+    weight.data = torch.tensor(vectors)
+    real = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
+    mask = torch.tensor(real.astype(int))
+    whole = tuned(input_ids=torch.tensor(batch.ids), attention_mask=mask).logits
+    picked = answers(whole, batch, len(vectors))
+    loss = torch.nn.functional.cross_entropy(picked, torch.tensor(batch.targets))
+    loss.backward()
+    return loss.item(), weight.grad.numpy(), picked.detach().numpy()
+
+
+@pytest.mark.parametrize("choices", [0, 3])
+@pytest.mark.parametrize("wiring", ["shared", "concatenated"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", MODELS)
+def test_a_step_is_the_same(sizes: dict, dtype: type, wiring: str, choices: int, tmp_path):
+    model = random_gpt2(seed=7, **sizes)
+    model.save_pretrained(tmp_path / "model")
+    base = minipt.load_base(tmp_path / "model").astype(dtype)
+    batch = random_batch(base, texts=4, tokens=6, seed=3, choices=choices)
+    prompt = random_prompt(base, 5)
+    model = model.double() if dtype == np.float64 else model
+    their_loss, their_gradient, their_answers = peft_step(model, batch, prompt.vectors)
+    loss, gradient = minipt.loss_and_gradient(base, prompt, batch, wiring=wiring)
+    tolerance = TOLERANCES[np.dtype(dtype).name]
+    assert compare("gradient", gradient, their_gradient) < tolerance
+    assert compare("logits", minipt.logits(base, batch, prompt), their_answers) < tolerance
+    assert compare("loss", np.array(loss), np.array(their_loss)) < tolerance

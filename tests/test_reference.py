@@ -1,0 +1,45 @@
+"""minipt against stored steps of transformers' GPT-2: no framework is needed to hold them equal."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comparison import State, assert_matches
+
+import minipt
+
+HERE = Path(__file__).parent / "reference"
+STATES = sorted(path.parent.name for path in HERE.glob("*/state.safetensors"))
+
+
+def test_the_states_are_there():
+    assert STATES == ["choices", "ragged", "smallest"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", STATES)
+def test_every_intermediate_and_gradient_is_as_stored(name: str, dtype: type):
+    base = minipt.load_base(HERE / name).astype(dtype)
+    assert_matches(base, State.load(HERE / name / "state.safetensors"))
+
+
+@pytest.mark.parametrize("kind", ["activations", "gradients"])
+def test_one_part_in_ten_thousand_is_seen_wherever_it_is(kind: str):
+    """The comparison itself: no array may be changed unseen."""
+    base = minipt.load_base(HERE / "ragged").astype(np.float64)
+    state = State.load(HERE / "ragged" / "state.safetensors")
+    arrays = getattr(state, kind)
+    for name, array in list(arrays.items()):
+        if name == "embedding" and kind == "gradients":
+            continue  # minipt's trace has the gradient of the prompt's vectors only
+        arrays[name] = 1.0001 * array
+        with pytest.raises(AssertionError, match="differs by"):
+            assert_matches(base, state)
+        arrays[name] = array
+    assert_matches(base, state)
+
+
+def test_the_stored_batch_has_padding():
+    """Otherwise leaving padding out of the comparison would be untested."""
+    batch = State.load(HERE / "ragged" / "state.safetensors").batch
+    assert batch.lengths.min() < batch.ids.shape[1]
