@@ -4,7 +4,8 @@
 
 Needs the `parity` extra. Each folder holds a model in Hugging Face's format and
 `state.safetensors`: a batch, a prompt, the loss, and every intermediate with its gradient in
-float64 (`comparison.py` says how they are named). `tests/test_reference.py` holds minipt to them without any framework.
+float64, named as `comparison.py` says. `tests/test_reference.py` holds minipt to them without any
+framework.
 """
 
 import shutil
