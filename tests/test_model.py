@@ -1,4 +1,4 @@
-"""The whole step: both wirings equal, the exact savings, the trace, and a base that stays frozen."""
+"""The whole step: both wirings, the exact savings, the trace, and a base that stays frozen."""
 
 import numpy as np
 import pytest
