@@ -1,0 +1,351 @@
+"""The command `minipt`: arguments in, text or JSON out, an exit status that a program may trust.
+
+0: done. 1: something the user can mend, said in one sentence on standard error. 2: arguments that
+make no sense. 130: interrupted. Whatever else goes wrong is a fault of minipt's own and keeps its
+traceback. This is the last module; all that it does is done by those it imports.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from minipt.checkpoint import NAMES, load_base
+from minipt.doctor import examine, tell_health
+from minipt.errors import MiniptError
+from minipt.files import complete_file
+from minipt.model import Base
+from minipt.optim import OPTIMIZERS, SCHEDULES
+from minipt.plot import draw_curves
+from minipt.prompt import METHODS, SoftPrompt, init_prompt, load_prompt
+from minipt.report import align, compare, introduce, make_record, tell
+from minipt.store import (
+    PIXELS_PER_INCH,
+    checkpoint_path,
+    choose_directory,
+    find_base,
+    remove_empty,
+    unfinished,
+    write_interrupted,
+    write_run,
+)
+from minipt.tasks import Split, Task, load_csv, load_task, task_names
+from minipt.tune import Run, Settings, evaluate, tune
+from minipt.xray import describe, page, take_step, tell_step
+
+DEFAULT_TASK = "sms-spam"
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; arguments: those after the program's name, None: the process's own.
+
+    Returns the exit status. Raises SystemExit(2) for arguments that argparse refuses.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a letter of someone's message shows a question mark instead.
+        stream.reconfigure(errors="replace")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    chosen = _parser().parse_args(arguments)
+    chosen.line = arguments
+    try:
+        status = chosen.command(chosen)
+        sys.stdout.flush()
+        return status
+    except MiniptError as error:
+        print(f"minipt: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("minipt: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python's own flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minipt",
+        description="Prompt tuning: vectors in front of a text learn a task, the model stays as "
+        "it is.",
+        epilog="start with: minipt tune",
+    )
+    parser.add_argument("--version", action="version", version=f"minipt {version('minipt')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_tune(commands)
+    _add_predict(commands)
+    _add_xray(commands)
+    doctor = _add_command(
+        commands, "doctor", _doctor, "look at this machine and say what is missing", "minipt doctor"
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_command(commands, name, command, summary, example) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"example: {example}",
+    )
+    parser.set_defaults(command=command, parser=parser)
+    return parser
+
+
+def _add_tune(commands) -> None:
+    add = _add_command(
+        commands,
+        "tune",
+        _tune,
+        "learn a prompt for a task and compare it with its rivals",
+        "minipt tune --task questions --seed 1",
+    ).add_argument
+    add("--task", help=f"one of {', '.join(task_names())} (default: {DEFAULT_TASK})")
+    add("--csv", type=Path, metavar="FILE", help="your own texts, with the two columns below")
+    add("--text-column", metavar="COLUMN", help="the CSV file's column of texts")
+    add("--label-column", metavar="COLUMN", help="the CSV file's column of classes")
+    add(
+        "--label-words",
+        nargs="+",
+        metavar="CLASS=WORD",
+        help="the word that stands for each class of the CSV file (default: its name)",
+    )
+    _add_base(add)
+    setting = partial(_add_setting, add)
+    setting("--length", "length", int, "number of prompt vectors")
+    setting("--init", "method", str, f"how they begin: {', '.join(METHODS)}")
+    setting("--init-text", "text", str, "the words to begin with, for --init text")
+    setting("--steps", "steps", int, "number of batches to learn from")
+    setting("--seed", "seed", int, "the same seed gives the same bits")
+    setting("--batch-size", "batch_size", int, "texts a step")
+    setting("--learning-rate", "learning_rate", float, "size of a step")
+    setting("--optimizer", "optimizer", str, f"one of {', '.join(OPTIMIZERS)}")
+    setting("--schedule", "schedule", str, f"of the learning rate: {', '.join(SCHEDULES)}")
+    setting(
+        "--patience", "patience", int, "looks at validation without a better one that end the run"
+    )
+    add("--name", metavar="RUN", help="write to runs/RUN (default: made of task, base and seed)")
+    add("--resume", action="store_true", help="go on with the interrupted run of this name")
+    add("--json", action="store_true", help="print run.json; everything else to standard error")
+
+
+def _add_setting(add, flag: str, field: str, kind: type, meaning: str) -> None:
+    default = getattr(Settings, field)
+    shown = "" if default is None else f" (default: {default})"
+    add(flag, dest=field, type=kind, metavar=kind.__name__.upper(), help=meaning + shown)
+
+
+def _add_base(add, default: str | None = NAMES[0]) -> None:
+    shown = f" (default: {default or 'the one that the prompt was made for'})"
+    add("--base", default=default, metavar="NAME_OR_DIRECTORY", help="the language model" + shown)
+
+
+def _add_predict(commands) -> None:
+    add = _add_command(
+        commands,
+        "predict",
+        _predict,
+        "answer texts with a tuned prompt",
+        'minipt predict runs/sms-spam-tiny-0 "you have won a prize, call now"',
+    ).add_argument
+    add("run", type=Path, metavar="RUN", help="a run's directory, or its prompt.safetensors")
+    add("texts", nargs="*", metavar="TEXT", help="default: the lines of standard input")
+    _add_base(add, None)
+    add("--json", action="store_true", help="print one JSON object a text")
+
+
+def _add_xray(commands) -> None:
+    add = _add_command(
+        commands,
+        "xray",
+        _xray,
+        "take one training step and show every activation and gradient of it",
+        'minipt xray "free entry, text WIN" --label spam --save page.png',
+    ).add_argument
+    add("text", metavar="TEXT")
+    add("--run", type=Path, help="begin with this run's prompt (default: with a fresh one)")
+    add("--task", help=f"without --run: whose labels to use (default: {DEFAULT_TASK})")
+    _add_base(add, None)
+    add("--label", help="the right answer (default: the one that the prompt finds least likely)")
+    add("--save", type=Path, metavar="PAGE.png", help="draw the step on one page")
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def _tune(chosen: argparse.Namespace) -> int:
+    say = partial(print, file=sys.stderr if chosen.json else sys.stdout)
+    given = {
+        field.name: getattr(chosen, field.name)
+        for field in fields(Settings)
+        if getattr(chosen, field.name, None) is not None
+    }
+    settings = Settings(**given)
+    base = load_base(chosen.base)
+    task = _choose_task(chosen)
+    directory = choose_directory(chosen.name, task.name, base.name, settings.seed, chosen.resume)
+    say(introduce(base, task, settings), flush=True)
+    try:
+        run = tune(base, task, checkpoint_path(directory), chosen.resume, **given)
+    except MiniptError:
+        remove_empty(directory)
+        raise
+    place = {"base_path": None if base.name in NAMES else str(Path(chosen.base).resolve())}
+    again = f"`{_command_again(chosen, directory)}`"
+    if run.interrupted:
+        return _keep_interrupted(directory, make_record(base, task, run, {}) | place, run, again)
+    scores = compare(base, task, run.test)
+    record = make_record(base, task, run, scores) | place
+    lines = {name.replace("_", " "): scores[name].accuracy for name in ("majority", "bag_of_words")}
+    curves = draw_curves(directory.name, run.history, run.best_step, lines)
+    try:
+        write_run(directory, record, run.history, run.prompt, curves)
+    except MiniptError as error:
+        raise MiniptError(f"{error}; the tuned prompt is kept, go on with {again}") from error
+    say(f"\n{tell(base, task, run, scores)}\n\n{_closing(directory, run, base)}")
+    if chosen.json:
+        print(json.dumps(record | {"directory": str(directory)}))
+    return 0
+
+
+def _choose_task(chosen: argparse.Namespace) -> Task:
+    columns = (chosen.text_column, chosen.label_column)
+    if chosen.csv is None:
+        if any(columns) or chosen.label_words:
+            chosen.parser.error("--text-column, --label-column and --label-words belong to --csv")
+        return load_task(chosen.task or DEFAULT_TASK)
+    if chosen.task or not all(columns):
+        chosen.parser.error("--csv needs --text-column and --label-column, and no --task")
+    words = None
+    if chosen.label_words:
+        pairs = [pair.partition("=") for pair in chosen.label_words]
+        if any(not word.strip() for _, _, word in pairs):
+            chosen.parser.error("--label-words are pairs such as yes=good no=bad")
+        # In the text that goes on after the template, a word begins with a space.
+        words = {label: f" {word.strip()}" for label, _, word in pairs}
+    return load_csv(chosen.csv, *columns, words)
+
+
+def _keep_interrupted(directory: Path, record: dict, run: Run, again: str) -> int:
+    if not checkpoint_path(directory).exists():
+        remove_empty(directory)
+        print("minipt: interrupted before anything was learnt", file=sys.stderr)
+        return INTERRUPTED
+    write_interrupted(directory, record, run.prompt)
+    print(
+        f"minipt: interrupted after step {record['steps']}; the best prompt so far, of step "
+        f"{run.best_step}, is in {unfinished(directory)}: go on with {again}",
+        file=sys.stderr,
+    )
+    return INTERRUPTED
+
+
+def _command_again(chosen: argparse.Namespace, directory: Path) -> str:
+    """The command line that resumes this run."""
+    words = [word for word in chosen.line if word != "--resume"]
+    if chosen.name is None:
+        words += ["--name", directory.name]
+    return shlex.join(["minipt", *words, "--resume"])
+
+
+def _closing(directory: Path, run: Run, base: Base) -> str:
+    """Where everything is, and what to type next."""
+    example = shlex.join(["minipt", "predict", str(directory), "a text of your own"])
+    return (
+        f"{run.seconds:.0f} s of tuning; the best prompt on validation is that of step "
+        f"{run.best_step}\n"
+        f"written: {directory}/ with {', '.join(sorted(p.name for p in directory.iterdir()))}\n"
+        f"next:    {example}"
+    )
+
+
+def _predict(chosen: argparse.Namespace) -> int:
+    base = load_base(chosen.base or find_base(chosen.run))
+    prompt = load_prompt(chosen.run, base)
+    texts = [text for text in map(_readable, chosen.texts or _read_lines()) if text.strip()]
+    if not texts:
+        raise MiniptError("there is no text to answer: give one, or lines on standard input")
+    found = evaluate(base, prompt, Split(texts, np.zeros(len(texts), np.int64)))
+    labels = prompt.about["labels"]
+    rows = [("answer", *labels, "text")]
+    for text, probabilities in zip(texts, found.probabilities, strict=True):
+        answer = labels[int(probabilities.argmax())]
+        if chosen.json:
+            shares = dict(zip(labels, map(float, probabilities), strict=True))
+            print(json.dumps({"text": text, "label": answer, "probabilities": shares}))
+        rows.append((answer, *(f"{p:.3f}" for p in probabilities), text))
+    if not chosen.json:
+        print(align(rows, "<" + ">" * len(labels) + "<"))
+    return 0
+
+
+def _read_lines() -> list[str]:
+    if sys.stdin.isatty():
+        print("reading texts from standard input, one a line, until Ctrl-D", file=sys.stderr)
+    try:
+        return sys.stdin.read().splitlines()
+    except UnicodeDecodeError as error:
+        raise MiniptError(
+            f"standard input is not {error.encoding}: save the texts as UTF-8"
+        ) from error
+
+
+def _readable(text: str) -> str:
+    """Bytes that were no text, which Python keeps as lone surrogates, become question marks."""
+    return text.encode(errors="replace").decode()
+
+
+def _xray(chosen: argparse.Namespace) -> int:
+    base, prompt = _choose_prompt(chosen)
+    about = prompt.about
+    labels = about["labels"]
+    if chosen.label is not None and chosen.label not in labels:
+        raise MiniptError(f"there is no label {chosen.label!r}: choose one of {', '.join(labels)}")
+    target = None if chosen.label is None else labels.index(chosen.label)
+    text = _readable(chosen.text)
+    xray = take_step(base, prompt, about["template"], about["label_words"], text, target)
+    if chosen.save:
+        figure = page(xray, labels, text)
+        with complete_file(chosen.save) as unsaved:
+            figure.savefig(unsaved, dpi=PIXELS_PER_INCH)
+        print(f"the page is in {chosen.save}", file=sys.stderr)
+    if chosen.json:
+        print(json.dumps(describe(xray, labels, text)))
+    else:
+        print(tell_step(xray, labels))
+    return 0
+
+
+def _choose_prompt(chosen: argparse.Namespace) -> tuple[Base, SoftPrompt]:
+    """A run's prompt, or a fresh one that knows the task's labels."""
+    if chosen.run:
+        if chosen.task:
+            chosen.parser.error("--run knows its task: leave --task out")
+        base = load_base(chosen.base or find_base(chosen.run))
+        prompt = load_prompt(chosen.run, base)
+        if "label_words" not in prompt.about:
+            raise MiniptError(f"{chosen.run} holds a prompt that was not tuned for a task")
+        return base, prompt
+    base = load_base(chosen.base or NAMES[0])
+    task = load_task(chosen.task or DEFAULT_TASK)
+    prompt = init_prompt(base, Settings.length, Settings.method, Settings.seed)
+    prompt.about |= {
+        "labels": list(task.labels),
+        "label_words": list(task.label_words),
+        "template": task.template,
+    }
+    return base, prompt
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    found = examine()
+    print(json.dumps(found) if chosen.json else tell_health(found))
+    return 1 if found["problems"] else 0

@@ -1,0 +1,158 @@
+"""Pictures: a run's curves, and one training step as a page.
+
+In: plain numbers and arrays. Out: a matplotlib `Figure`, to be saved or shown in a notebook.
+matplotlib is imported only when something is drawn, and nothing here touches its global state. The
+story continues in `report.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#1f6fb2", "#d9822b", "#2e8b57", "#8a8a8a"
+HEAT = "Blues"
+# More rows than these would print their labels over one another.
+MOST_TOKENS = 28
+MOST_VECTOR_LABELS = 12
+# DejaVu Sans, which comes with matplotlib, has no letters of the alphabets after Cyrillic.
+LAST_OF_FONT = "\u0530"
+
+
+def draw_curves(
+    title: str, history: Sequence[Mapping[str, float]], best_step: int, lines: Mapping[str, float]
+) -> Figure:
+    """Loss, validation accuracy beside its rivals, and how far the prompt went, over the steps.
+
+    history: as in `Run`. lines: accuracies to draw across, such as the majority's, by their names.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    figure.suptitle(_in_font(title), fontsize=11)
+    loss, accuracy, norm = figure.subplots(3, 1, sharex=True)
+    steps = history[1:]
+    at = [record["step"] for record in steps]
+    losses = [record["loss"] for record in steps]
+    loss.plot(at, losses, color=BLUE, alpha=0.25, linewidth=0.8, label="each batch")
+    width = max(1, len(losses) // 30)
+    loss.plot(at, _running_mean(losses, width), color=BLUE, label=f"mean of {width}")
+    looks = [record for record in history if "validation_loss" in record]
+    seen = [record["step"] for record in looks]
+    loss.plot(
+        seen, [r["validation_loss"] for r in looks], "o-", color=ORANGE, ms=4, label="validation"
+    )
+    loss.set_ylabel("loss (nats)")
+
+    accuracies = [record["validation_accuracy"] for record in looks]
+    accuracy.plot(seen, accuracies, "o-", color=ORANGE, ms=4, label="validation")
+    accuracy.axvline(best_step, color=GREY, linewidth=0.8, label="kept: best on validation")
+    for (name, value), style in zip(lines.items(), ("--", ":", "-."), strict=False):
+        accuracy.axhline(value, color=GREEN, linestyle=style, label=f"{name} on test, {value:.3f}")
+    accuracy.set_ylabel("accuracy")
+
+    norm.plot(at, [r["prompt_norm"] for r in steps], color=BLUE, label="norm of the prompt")
+    norm.plot(at, [r["distance"] for r in steps], color=ORANGE, label="distance from its start")
+    norm.set_ylabel("length of the vectors")
+    norm.set_xlabel("step")
+    for axes in (loss, accuracy, norm):
+        _tidy(axes)
+        # Beside the axes, where no curve can run through it.
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    return figure
+
+
+def draw_step(
+    title: str,
+    tokens: Sequence[str],
+    last_token: np.ndarray,
+    all_tokens: np.ndarray,
+    gradient: np.ndarray,
+    answers: Mapping[str, Sequence[float]],
+    labels: Sequence[str],
+) -> Figure:
+    """One training step as a page: who reads which prompt vector, what each learns, what changes.
+
+    tokens: T of them, as strings. last_token (L, P) and all_tokens (T, P): attention, the mean over
+    the heads. gradient (P,): its norm at each vector. answers: probabilities of the K labels, by
+    the name of the moment.
+    """
+    from matplotlib.figure import Figure
+
+    tokens, all_tokens = tokens[-MOST_TOKENS:], all_tokens[-MOST_TOKENS:]
+    height = 4.2 + 0.22 * len(last_token) + 0.22 * len(tokens)
+    figure = Figure(figsize=(10, max(7.0, height)), layout="constrained")
+    figure.suptitle(_in_font(title), fontsize=11)
+    rows = [len(last_token) + 2, len(tokens) + 2, 9]
+    grid = figure.add_gridspec(3, 2, height_ratios=rows)
+    layers = [f"layer {i}" for i in range(len(last_token))]
+    _heat(figure.add_subplot(grid[0, :]), last_token, layers, "the last token's attention by layer")
+    _heat(
+        figure.add_subplot(grid[1, :]),
+        all_tokens,
+        [_shown(token) for token in tokens],
+        "every token's attention, mean of the layers",
+    )
+
+    sizes = figure.add_subplot(grid[2, 0])
+    sizes.bar(np.arange(len(gradient)), gradient, color=BLUE)
+    sizes.set_title("the gradient's norm at each prompt vector", fontsize=10)
+    sizes.set_xlabel("prompt vector")
+    _number_vectors(sizes, len(gradient))
+
+    change = figure.add_subplot(grid[2, 1])
+    width = 0.8 / len(answers)
+    for i, (moment, probabilities) in enumerate(answers.items()):
+        places = np.arange(len(labels)) + (i - (len(answers) - 1) / 2) * width
+        change.bar(places, probabilities, width, color=(GREY, ORANGE, GREEN)[i], label=moment)
+    names = [_in_font(label) for label in labels]
+    change.set_xticks(np.arange(len(labels)), names, rotation=90 if len(labels) > 6 else 0)
+    change.set_yticks(np.linspace(0, 1, 6))
+    change.set_title("the answer's probabilities", fontsize=10)
+    change.legend(frameon=False, fontsize=9, loc="upper center", ncols=3)
+    change.set_ylim(0, 1.25)
+    for axes in (sizes, change):
+        _tidy(axes)
+    return figure
+
+
+def _heat(axes: Axes, weights: np.ndarray, names: Sequence[str], title: str) -> None:
+    image = axes.imshow(weights, cmap=HEAT, vmin=0, aspect="auto", interpolation="nearest")
+    axes.set_yticks(np.arange(len(names)), names, fontsize=8)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("prompt vector", fontsize=9)
+    _number_vectors(axes, weights.shape[1])
+    axes.figure.colorbar(image, ax=axes, pad=0.01, label="weight")
+
+
+def _number_vectors(axes: Axes, count: int) -> None:
+    every = -(-count // MOST_VECTOR_LABELS)
+    axes.set_xticks(np.arange(0, count, every))
+    axes.tick_params(axis="x", labelsize=8)
+
+
+def _shown(token: str) -> str:
+    """A token with its white space made visible."""
+    return _in_font(token.replace("\n", "⏎").replace(" ", "·"))
+
+
+def _in_font(text: str) -> str:
+    """Letters that matplotlib's own font has, and no `$`, which would begin a formula."""
+    known = "".join(c if c < LAST_OF_FONT or c in "⏎…" else "□" for c in text)
+    return known.replace("$", r"\$")
+
+
+def _running_mean(values: Sequence[float], width: int) -> list[float]:
+    """Each value's mean with those before it, at most `width` of them."""
+    return [float(np.mean(values[max(0, i + 1 - width) : i + 1])) for i in range(len(values))]
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)

@@ -1,0 +1,203 @@
+"""What a finished run has to say for itself: beside its rivals, in examples, and with its proof.
+
+In: a base, a task and a finished run. Out: the record that `run.json` keeps, and the same as plain
+text of at most 100 columns. Accuracies are of the test split and stand with their 95 % intervals.
+The story continues in `xray.py`, which looks into a single step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from minipt.baseline import bag_of_words, confidence_interval
+from minipt.model import Base
+from minipt.prompt import SoftPrompt, _versions
+from minipt.tasks import Task
+from minipt.tune import Evaluation, Run, Settings, evaluate
+
+MESSAGES = 10
+MOST_CLASSES = 8  # a table of more would not fit a line
+WIDTH = 96
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of the test split's texts were answered rightly."""
+
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """correct / total"""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return confidence_interval(self.correct, self.total)
+
+
+def compare(base: Base, task: Task, tuned: Evaluation) -> dict[str, Score]:
+    """A tuned prompt's result on the test split, last, behind what it must be compared with.
+
+    majority: the training split's most frequent class, always. bag_of_words: a linear model of the
+    words. untuned: the base without a prompt.
+    """
+    truth = task.test.labels
+    total = len(truth)
+    words = bag_of_words(task.train, task.test, len(task.labels))
+    return {
+        "majority": Score(int((truth == task.majority_class).sum()), total),
+        "bag_of_words": Score(int((words == truth).sum()), total),
+        "untuned": Score(evaluate(base, None, task.test, task).correct, total),
+        "tuned": Score(tuned.correct, total),
+    }
+
+
+def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> dict:
+    """All that `run.json` says but for where the base lies; nothing but what JSON knows."""
+    best = run.history[run.best_step]
+    others = {f"{name}_accuracy": score.accuracy for name, score in scores.items()}
+    others["test_accuracy"] = others.pop("tuned_accuracy", run.test_accuracy)
+    intervals = {name: list(score.interval) for name, score in scores.items()}
+    return {
+        "task": task.name,
+        "base": base.name,
+        "fingerprint": run.prompt.fingerprint,
+        "fingerprint_after": base.fingerprint,
+        "seed": run.settings.seed,
+        "length": run.settings.length,
+        "steps": run.history[-1]["step"],
+        "best_step": run.best_step,
+        **others,
+        "validation_accuracy": best.get("validation_accuracy"),
+        "interval": list(Score(run.test.correct, run.test.total).interval),
+        "intervals": intervals,
+        "correct": run.test.correct,
+        "total": run.test.total,
+        "labels": list(task.labels),
+        "label_words": list(task.label_words),
+        "template": task.template,
+        "counts": run.test.counts.tolist(),
+        "trained_numbers": run.prompt.vectors.size,
+        "base_numbers": base.size,
+        "texts_cut": run.cut,
+        "interrupted": run.interrupted,
+        "seconds": round(run.seconds, 3),
+        "settings": asdict(run.settings),
+        "source": task.source,
+        "versions": _versions(),
+    }
+
+
+def introduce(base: Base, task: Task, settings: Settings) -> str:
+    """What is about to happen: the task, the frozen base, the prompt."""
+    config = base.config
+    return (
+        f"{task.summary()}\n\n"
+        f"base {base.name}: {base.size:,} parameters in {config.layers} layers of "
+        f"{config.channels} channels, frozen\n"
+        f"prompt: {settings.length} vectors from {settings.method!r}, {settings.steps} steps of "
+        f"{settings.batch_size} texts, {settings.optimizer} at {settings.learning_rate:g}, "
+        f"seed {settings.seed}"
+    )
+
+
+def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
+    """The whole result as text: the comparison, the counts, ten messages, the cost, the proof."""
+    parts = [comparison_table(task, scores)]
+    if len(task.labels) <= MOST_CLASSES:
+        parts.append(class_table(task, run.test))
+    parts += [message_table(task, run.test), account(base, run.prompt)]
+    if run.cut:
+        parts.append(
+            f"{run.cut:,} training texts were too long for the base and lost their beginning"
+        )
+    return "\n\n".join(parts)
+
+
+def comparison_table(task: Task, scores: dict[str, Score]) -> str:
+    """One line a rival: how many right, the accuracy, its interval."""
+    names = {
+        "majority": f"always {task.labels[task.majority_class]!r}",
+        "bag_of_words": "bag of words",
+        "untuned": "the base without a prompt",
+        "tuned": "the base with the tuned prompt",
+    }
+    rows = [("on the test split", "right", "accuracy", "95 % interval")]
+    for name, score in scores.items():
+        low, high = score.interval
+        right = f"{score.correct:,} of {score.total:,}"
+        rows.append((names[name], right, f"{score.accuracy:.3f}", f"{low:.3f} to {high:.3f}"))
+    return align(rows, "<>>>")
+
+
+def class_table(task: Task, evaluation: Evaluation) -> str:
+    """How many texts of each class got each answer from the tuned prompt."""
+    rows = [("class \\ answer", *task.labels)]
+    for label, counts in zip(task.labels, evaluation.counts, strict=True):
+        rows.append((label, *(f"{count:,}" for count in counts)))
+    return align(rows, "<" + ">" * len(task.labels))
+
+
+def message_table(task: Task, evaluation: Evaluation) -> str:
+    """Ten test texts with the tuned prompt's verdicts, an x before the wrong ones."""
+    rows = [("", "class", "answer", "sure", "text")]
+    for i in choose_messages(task.test.labels, MESSAGES):
+        probabilities = evaluation.probabilities[i]
+        answer = int(probabilities.argmax())
+        truth = int(task.test.labels[i])
+        mark = "" if answer == truth else "x"
+        sure = f"{probabilities[answer]:.3f}"
+        rows.append((mark, task.labels[truth], task.labels[answer], sure, task.test.texts[i]))
+    head = f"the first test texts of each class (x: wrong), {len(rows) - 1} of {evaluation.total:,}"
+    return f"{head}\n{align(rows, '<<<><')}"
+
+
+def choose_messages(labels: np.ndarray, count: int) -> list[int]:
+    """Indices of texts, from each class in turn, as they come. labels (N,)"""
+    queues = [list(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    chosen: list[int] = []
+    while len(chosen) < count and any(queues):
+        chosen += [int(queue.pop(0)) for queue in queues if queue]
+    return chosen[:count]
+
+
+def account(base: Base, prompt: SoftPrompt) -> str:
+    """What was trained, what share of the base that is, and the proof that the base is the same."""
+    vectors = prompt.vectors
+    after = base.fingerprint
+    same = "the same" if after == prompt.fingerprint else "CHANGED"
+    frozen = all(not array.flags.writeable for array in base.params.values())
+    return (
+        f"trained: {vectors.shape[0]} x {vectors.shape[1]} = {vectors.size:,} numbers, "
+        f"{vectors.nbytes / 1000:.1f} kB, {vectors.size / base.size:.2%} of the base's "
+        f"{base.size:,}\n"
+        f"frozen:  sha256 of the base {prompt.fingerprint[:16]}... before, {after[:16]}... after: "
+        f"{same};\n"
+        f"         its {len(base.params)} arrays are {'' if frozen else 'NOT '}read-only"
+    )
+
+
+def align(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Rows of cells as a table; sides: `<` or `>` for each column. No line exceeds `WIDTH`."""
+    rows = [[_one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = zip(row, sides, widths, strict=True)
+        line = "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells)
+        lines.append(shorten(line, WIDTH).rstrip())
+    return "\n".join(lines)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text, or its beginning and three dots."""
+    return text if len(text.rstrip()) <= width else text[: width - 3] + "..."
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks, runs of white space and what a terminal would not print."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

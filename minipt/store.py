@@ -1,0 +1,147 @@
+"""A run's directory: the numbers, the prompt, the history and the picture, all or nothing.
+
+In: a finished run. Out: `runs/<name>/` with `run.json`, `history.csv`, `prompt.safetensors` and
+`curves.png`. While a run is under way, `runs/<name>.unfinished/` holds the checkpoint from which
+`--resume` continues, and after Ctrl-C the best prompt so far. The story continues in `plot.py`,
+which draws the picture, and in `report.py`, which says what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from itertools import count, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minipt.checkpoint import NAMES
+from minipt.errors import MiniptError
+from minipt.files import complete_directory, complete_file, read_tensors
+from minipt.prompt import SoftPrompt
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUNS = Path("runs")
+PIXELS_PER_INCH = 150
+HISTORY = (
+    "step",
+    "loss",
+    "gradient_norm",
+    "prompt_norm",
+    "distance",
+    "rate",
+    "validation_accuracy",
+    "validation_loss",
+)
+
+
+def choose_directory(name: str | None, task: str, base: str, seed: int, resume: bool) -> Path:
+    """Where a run will stand, `runs/<name>/`; nothing is made yet.
+
+    name: the user's own, None: made of task, base and seed, and numbered where that is taken, so
+    that a second run never meets the first. resume: of the runs under that name, the one that was
+    interrupted last. Raises MiniptError for a name that is no plain file name or is taken, and
+    where there is nothing to resume.
+    """
+    if name is not None and (not name.strip() or Path(name).name != name):
+        raise MiniptError(f"a run's name is one plain word such as spam-2, not {name!r}")
+    stem = name or re.sub(r"[^\w.-]+", "-", f"{task}-{base}-{seed}")
+    places = [RUNS / stem] if name else takewhile(_is_taken, _numbered(stem))
+    if resume:
+        found = [each for each in places if checkpoint_path(each).exists() and not each.exists()]
+        if not found:
+            raise MiniptError(f"no interrupted run under {RUNS / stem}: start it without --resume")
+        return max(found, key=lambda each: checkpoint_path(each).stat().st_mtime)
+    if name and _is_taken(RUNS / name):
+        raise MiniptError(
+            f"{RUNS / name} or its unfinished run exists already: remove it, choose "
+            "another --name, or go on with --resume"
+        )
+    return next(place for place in _numbered(stem) if not _is_taken(place))
+
+
+def unfinished(directory: Path) -> Path:
+    """What stands beside a run's place until the run is complete."""
+    return directory.with_name(f"{directory.name}.unfinished")
+
+
+def checkpoint_path(directory: Path) -> Path:
+    """The file from which the run of this directory resumes."""
+    return unfinished(directory) / "checkpoint.safetensors"
+
+
+def write_run(
+    directory: Path, record: dict, history: list[dict], prompt: SoftPrompt, curves: Figure
+) -> None:
+    """Write a finished run's four files, then remove what was unfinished.
+
+    record: what can be said in JSON. Raises MiniptError, leaving nothing half-written, when the
+    directory exists or cannot be written or the disk is full.
+    """
+    with complete_directory(directory) as partial:
+        (partial / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        with open(partial / "history.csv", "w", encoding="utf-8", newline="") as file:
+            rows = csv.DictWriter(file, HISTORY)
+            rows.writeheader()
+            rows.writerows(history)
+        prompt.save(partial / "prompt.safetensors")
+        curves.savefig(partial / "curves.png", dpi=PIXELS_PER_INCH)
+    shutil.rmtree(unfinished(directory), ignore_errors=True)
+
+
+def write_interrupted(directory: Path, record: dict, prompt: SoftPrompt) -> None:
+    """Put the best prompt so far beside the checkpoint, where `minipt predict` can use it.
+
+    Raises MiniptError when it cannot be written.
+    """
+    place = unfinished(directory)
+    prompt.save(place / "prompt.safetensors")
+    with complete_file(place / "run.json") as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def remove_empty(directory: Path) -> None:
+    """Take away the unfinished run's directory if a failure came before its first checkpoint."""
+    for place in (unfinished(directory), directory.parent):
+        try:
+            place.rmdir()
+        except OSError:
+            return
+
+
+def find_base(path: str | Path) -> str:
+    """The base to load for a run's directory or a prompt's file: a name, or a directory's path.
+
+    A shipped base is known by its name alone; another one's directory stands in the `run.json`
+    beside the prompt. Raises MiniptError when the file is missing, no prompt, or says only the name
+    of a base that does not ship with minipt.
+    """
+    path = Path(path)
+    path = path / "prompt.safetensors" if path.is_dir() else path
+    _, metadata = read_tensors(path, "a prompt", "give a run's directory or its file")
+    if "base_name" not in metadata:
+        raise MiniptError(f"{path} is not a prompt that minipt saved: give a run's directory")
+    name = metadata["base_name"]
+    if name in NAMES:
+        return name
+    try:
+        return json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise MiniptError(
+            f"{path} was made for base {name!r}, which does not ship with minipt: say where it is "
+            "with --base"
+        ) from None
+
+
+def _numbered(stem: str) -> Iterator[Path]:
+    """runs/stem, runs/stem-2, runs/stem-3 and so on."""
+    yield RUNS / stem
+    yield from (RUNS / f"{stem}-{n}" for n in count(2))
+
+
+def _is_taken(directory: Path) -> bool:
+    return directory.exists() or unfinished(directory).exists()
