@@ -100,7 +100,8 @@ class Adafactor(Optimizer):
             columns = self.memory(f"{name}.columns", param[:1])  # (1, C)
             rows += (1.0 - beta2) * (squared.mean(1, keepdims=True) - rows)
             columns += (1.0 - beta2) * (squared.mean(0, keepdims=True) - columns)
-            square = rows * columns / rows.mean()  # (P, C)
+            # In this order: rows times columns is too small for float32 where a gradient is.
+            square = rows * (columns / rows.mean())  # (P, C)
         else:
             square = self.memory(f"{name}.square", param)
             square += (1.0 - beta2) * (squared - square)
