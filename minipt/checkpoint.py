@@ -113,13 +113,15 @@ def _read_config(path: Path) -> Config:
             context=int(found["n_positions"]),
             epsilon=float(found["layer_norm_epsilon"]),
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise MiniptError(f"{path} lacks a size or has one that is no number ({error})") from error
     sizes = (config.layers, C, config.heads, config.hidden, config.vocabulary, config.context)
     if min(sizes) < 1 or C % config.heads:
         raise MiniptError(
             f"{path}: every size is at least 1 and {C} channels divide into {config.heads} heads"
         )
+    if not 0.0 <= config.epsilon < 1.0:
+        raise MiniptError(f"{path}: layer_norm_epsilon is {config.epsilon}, not a small number")
     return config
 
 
@@ -184,7 +186,7 @@ def _from_hub_names(
         for i in range(config.layers):
             for kind in ("weight", "bias"):
                 joined = found.pop(f"h.{i}.attn.c_attn.{kind}")
-                if joined.shape[-1] % 3:
+                if not joined.ndim or joined.shape[-1] % 3:
                     raise MiniptError(f"{path}: h.{i}.attn.c_attn.{kind} has shape {joined.shape}")
                 for part, array in zip(
                     ("query", "key", "value"), np.split(joined, 3, -1), strict=True
