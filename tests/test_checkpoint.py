@@ -233,7 +233,7 @@ def test_a_missing_size_is_refused(directory, key):
     config = json.loads((directory / "config.json").read_text())
     del config[key]
     (directory / "config.json").write_text(json.dumps(config))
-    with pytest.raises(MiniptError, match=f"lacks a size .*{key}"):
+    with pytest.raises(MiniptError, match=rf"lacks a size .*{key}"):
         load_base(directory)
 
 
@@ -253,14 +253,14 @@ def test_a_missing_size_is_refused(directory, key):
 )
 def test_an_impossible_size_is_refused(directory, sizes):
     change_config(directory, **sizes)
-    with pytest.raises(MiniptError, match="every size is at least 1 and .* divide into"):
+    with pytest.raises(MiniptError, match=r"every size is at least 1 and .* divide into"):
         load_base(directory)
 
 
 @pytest.mark.parametrize("epsilon", [-1e-5, 5.0, float("nan"), float("inf")])
 def test_an_impossible_epsilon_is_refused(directory, epsilon):
     change_config(directory, layer_norm_epsilon=epsilon)
-    with pytest.raises(MiniptError, match="layer_norm_epsilon is .* not a small number"):
+    with pytest.raises(MiniptError, match=r"layer_norm_epsilon is .* not a small number"):
         load_base(directory)
 
 
