@@ -97,7 +97,7 @@ def draw_step(
         figure.add_subplot(grid[1, :]),
         all_tokens,
         [_shown(token) for token in tokens],
-        "every token's attention, mean of the layers",
+        "every token's attention, mean of the layers below the last",
     )
 
     sizes = figure.add_subplot(grid[2, 0])

@@ -1,0 +1,307 @@
+"""Tuning: the same bits again, after an interruption too; the best kept; the base untouched."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bases import base_with_tokenizer, random_base
+from safetensors.numpy import save_file
+
+from minipt.errors import MiniptError
+from minipt.files import read_tensors
+from minipt.optim import OPTIMIZERS
+from minipt.prompt import init_prompt
+from minipt.tasks import Split, Task
+from minipt.text import Batch, encode, label_tokens
+from minipt.tune import Settings, evaluate, tune
+from minipt.wiring import logits
+
+tuning = sys.modules["minipt.tune"]  # in the package, the name `tune` is the function's
+QUICK = {"length": 3, "steps": 12, "batch_size": 4, "evaluate_every": 4, "warmup": 2}
+SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song")
+
+
+@pytest.fixture(scope="module")
+def base():
+    return base_with_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def task():
+    """Thirty-two texts of which one word gives the class away; a quarter each to look at."""
+    texts = [f"the {s} was {w}" for s in SUBJECTS for w in ("good", "kind", "bad", "cruel")]
+    labels = np.array([0, 0, 1, 1] * len(SUBJECTS))
+    split = {"train": slice(0, 16), "validation": slice(16, 24), "test": slice(24, 32)}
+    parts = {name: Split(texts[part], labels[part]) for name, part in split.items()}
+    return Task("words", ("good", "bad"), (" good", " bad"), "{text}\n:", **parts, source="here")
+
+
+def bits(run) -> tuple:
+    return run.prompt.vectors.tobytes(), json.dumps(run.history), run.best_step
+
+
+def interrupt_at(monkeypatch, step: int):
+    """Ctrl-C in the middle of this step, once the optimizer has already changed the vectors."""
+    real = tuning._step
+
+    def pressed(base, prompt, batch, start, chosen, state):
+        record = real(base, prompt, batch, start, chosen, state)
+        if record["step"] == step:
+            raise KeyboardInterrupt
+        return record
+
+    monkeypatch.setattr(tuning, "_step", pressed)
+
+
+def test_the_same_seed_gives_the_same_bits(base, task):
+    assert bits(tune(base, task, **QUICK, seed=1)) == bits(tune(base, task, **QUICK, seed=1))
+    assert bits(tune(base, task, **QUICK, seed=1)) != bits(tune(base, task, **QUICK, seed=2))
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
+    base, task, optimizer, monkeypatch, tmp_path
+):
+    settings = QUICK | {"optimizer": optimizer, "learning_rate": 0.05}
+    whole = tune(base, task, **settings)
+    path = tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 7)
+        broken = tune(base, task, path, **settings)
+    assert broken.interrupted
+    assert broken.history[-1]["step"] == 7
+    resumed = tune(base, task, path, resume=True, **settings)
+    assert not resumed.interrupted
+    assert bits(resumed) == bits(whole)
+    assert resumed.test.probabilities.tobytes() == whole.test.probabilities.tobytes()
+
+
+def test_a_finished_run_that_is_resumed_stays_finished(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    whole = tune(base, task, path, **QUICK)
+    assert bits(tune(base, task, path, resume=True, **QUICK)) == bits(whole)
+
+
+def test_the_best_on_validation_is_kept_not_the_last(base, task, monkeypatch):
+    accuracies = iter([0.5, 0.75, 0.875, 0.625])
+    seen = []
+
+    def scripted(base, prompt, split, of=None):
+        found = evaluate(base, prompt, split, of)
+        if split is not task.validation:
+            return found
+        seen.append(prompt.vectors.copy())
+        return replace(found, accuracy=next(accuracies))
+
+    monkeypatch.setattr(tuning, "evaluate", scripted)
+    run = tune(base, task, **QUICK)
+    assert run.best_step == 8
+    assert run.prompt.vectors.tobytes() == seen[2].tobytes()
+    assert run.prompt.vectors.tobytes() != seen[3].tobytes()
+
+
+def test_patience_ends_a_run_early_and_for_good(base, task, monkeypatch, tmp_path):
+    def no_better(base, prompt, split, of=None):
+        found = evaluate(base, prompt, split, of)
+        loss = 1.0 + np.abs(prompt.vectors - start).sum()
+        return replace(found, accuracy=0.5, loss=float(loss))
+
+    start = init_prompt(base, QUICK["length"], "vocab", 0).vectors
+    monkeypatch.setattr(tuning, "evaluate", no_better)
+    settings = QUICK | {"steps": 40, "patience": 2}
+    path = tmp_path / "checkpoint.safetensors"
+    run = tune(base, task, path, **settings)
+    assert (run.history[-1]["step"], run.best_step) == (8, 0)
+    assert tune(base, task, path, resume=True, **settings).history == run.history
+
+
+def test_the_base_is_unchanged_by_a_run_an_interrupted_and_a_failing_one(
+    base, task, monkeypatch, tmp_path
+):
+    before = base.fingerprint
+    tune(base, task, **QUICK)
+    assert base.fingerprint == before
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 2)
+        assert tune(base, task, **QUICK).interrupted
+    assert base.fingerprint == before
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            tuning, "loss_and_gradient", lambda *_: (math.nan, np.zeros((3, 8), np.float32))
+        )
+        with pytest.raises(MiniptError, match=r"not finite at step 1: lower the learning rate"):
+            tune(base, task, tmp_path / "checkpoint.safetensors", **QUICK)
+    assert base.fingerprint == before
+    assert not any(array.flags.writeable for array in base.params.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_base_is_noticed(task, monkeypatch):
+    changed = base_with_tokenizer()
+    real = tuning._step
+
+    def careless(*arguments):
+        table = changed.params["final.bias"]
+        table.flags.writeable = True
+        table += 1.0
+        return real(*arguments)
+
+    monkeypatch.setattr(tuning, "_step", careless)
+    with pytest.raises(RuntimeError, match="changed while a prompt was tuned"):
+        tune(changed, task, **QUICK)
+
+
+def test_sixteen_texts_are_learnt_through_a_random_base(base, task):
+    vocabulary = base.config.vocabulary
+    wider = random_base(0, channels=32, vocabulary=vocabulary, tokenizer=base.tokenizer, context=32)
+    run = tune(wider, task, length=10, steps=60, batch_size=16, evaluate_every=60, warmup=2)
+    losses = [record["loss"] for record in run.history[1:]]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    # `run.prompt` may be the start: of the eight other texts, none tells a random base anything.
+    assert np.mean(losses[-10:]) < np.log(2)
+
+
+def test_history_says_what_happened_at_each_step(base, task):
+    run = tune(base, task, **QUICK)
+    first, *steps = run.history
+    assert first.keys() == {"step", "validation_accuracy", "validation_loss"}
+    assert [record["step"] for record in steps] == list(range(1, 13))
+    each = {"step", "loss", "gradient_norm", "prompt_norm", "distance", "rate"}
+    looks = {"validation_accuracy", "validation_loss"}
+    for record in steps:
+        assert record.keys() == (each | looks if record["step"] % 4 == 0 else each)
+        assert all(math.isfinite(value) for value in record.values())
+    assert steps[0]["rate"] == pytest.approx(Settings.learning_rate / 2)
+    start = init_prompt(base, 3, "vocab", 0).vectors
+    last = np.linalg.norm(run.prompt.vectors - start)
+    assert steps[run.best_step - 1]["distance"] == pytest.approx(last)
+    assert run.prompt.about["history"] == run.history
+
+
+def test_the_prompt_knows_its_task(base, task):
+    run = tune(base, task, **QUICK)
+    assert run.prompt.about["task"] == "words"
+    assert evaluate(base, run.prompt, task.test).accuracy == run.test_accuracy
+
+
+def test_a_start_from_words(base, task):
+    chosen = QUICK | {"method": "text", "text": "kind people", "steps": 1, "learning_rate": 1e-9}
+    start = init_prompt(base, 3, "text", text="kind people").vectors
+    np.testing.assert_allclose(tune(base, task, **chosen).prompt.vectors, start, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_evaluation_is_that_of_one_text_at_a_time(base, task, length):
+    prompt = init_prompt(base, length, "uniform", 5) if length else None
+    found = evaluate(base, prompt, task.train, task)
+    choices = label_tokens(base, task.label_words)
+    room = base.config.context - length
+    slow = []
+    for text in task.train.texts:
+        (ids,), _ = encode(base, task.template, [text], room)
+        slow.append(logits(base, Batch(ids[None], [len(ids)], [0], choices), prompt)[0])
+    slow = np.array(slow, np.float64)
+    probabilities = np.exp(slow) / np.exp(slow).sum(1, keepdims=True)
+    np.testing.assert_allclose(found.probabilities, probabilities, rtol=1e-4, atol=1e-6)
+    truth = task.train.labels
+    answers = slow.argmax(1)
+    counts = [[int(((truth == i) & (answers == j)).sum()) for j in (0, 1)] for i in (0, 1)]
+    assert found.counts.tolist() == counts
+    assert found.counts.sum() == found.total == len(truth)
+    assert found.correct == (answers == truth).sum()
+    assert found.accuracy == found.correct / found.total
+    expected = -np.log(probabilities[np.arange(len(truth)), truth]).mean()
+    assert found.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_needs_to_know_how_the_answer_is_read(base, task):
+    with pytest.raises(MiniptError, match="only a tuned prompt knows its task"):
+        evaluate(base, init_prompt(base, 3), task.test)
+
+
+def test_long_texts_lose_their_beginning_and_are_counted(base, task):
+    long = "cruel words " * 20
+    texts = [long + text for text in task.train.texts[:2]] + task.train.texts[2:]
+    lengthened = replace(task, train=Split(texts, task.train.labels))
+    run = tune(base, lengthened, **QUICK)
+    assert run.cut == 2
+    (kept,), cut = encode(base, task.template, [texts[0]], base.config.context - 3)
+    (whole,), _ = encode(base, task.template, [texts[0]], 10_000)
+    assert cut == 1
+    assert kept.tolist() == whole[-(base.config.context - 3) :].tolist()
+
+
+@pytest.mark.parametrize("first", [0, 2, 5])
+def test_batches_take_every_text_once_an_epoch_and_start_anywhere(first):
+    rows = [np.full(1 + i % 4, i) for i in range(10)]
+    labels = np.zeros(10, int)
+    chosen = Settings(batch_size=4, seed=3)
+
+    def drawn(first, count):
+        stream = tuning._stream(rows, labels, np.array([0, 1]), chosen, first)
+        return [next(stream).ids[:, 0].tolist() for _ in range(count)]
+
+    everything = drawn(0, 9)
+    for epoch in range(3):
+        ids = [i for batch in everything[3 * epoch : 3 * epoch + 3] for i in batch]
+        assert sorted(ids) == list(range(10))
+    assert everything[:3] != everything[3:6]
+    assert drawn(first, 4) == everything[first : first + 4]
+
+
+def refused(base, task, path, match, **settings):
+    with pytest.raises(MiniptError, match=match) as caught:
+        tune(base, task, path, resume=True, **QUICK | settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoints_that_cannot_be_resumed(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    refused(base, task, None, "which checkpoint")
+    refused(base, task, path, "there is not a checkpoint")
+    tune(base, task, path, **QUICK)
+    refused(base, task, path, "another settings", seed=9)
+    fewer = replace(task, train=Split(task.train.texts[:8], task.train.labels[:8]))
+    refused(base, fewer, path, "another task")
+    refused(base_with_tokenizer(seed=4), task, path, "another base")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(base, task, path, "is not a checkpoint, or is truncated")
+    path.write_bytes(b"junk")
+    refused(base, task, path, "is not a checkpoint, or is truncated")
+    save_file({"vectors": np.zeros((3, 8), np.float32)}, path)
+    refused(base, task, path, "is not a checkpoint")
+
+
+def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    tune(base, task, path, **QUICK)
+    arrays, _ = read_tensors(path, "a checkpoint", "")
+    names = {"vectors", "best_vectors", "optimizer.prompt.mean", "optimizer.prompt.square"}
+    assert arrays.keys() == names
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"steps": 0}, "steps is at least 1, not 0"),
+        ({"length": -3}, "length is at least 1, not -3"),
+        ({"length": 99}, "has 1 to 31 vectors, not 99"),
+        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate is a positive number"),
+        ({"learning_rate": math.nan}, "learning_rate is a positive number"),
+        ({"clip": math.inf}, "clip is a positive number"),
+        ({"optimizer": "adagrad"}, "unknown optimizer 'adagrad': choose one of adam"),
+        ({"schedule": "step"}, "unknown schedule"),
+        ({"method": "zeros"}, "unknown start 'zeros'"),
+        ({"method": "text"}, "needs a text"),
+        ({"seed": -1}, "seed and warmup are 0 or more"),
+    ],
+)
+def test_settings_that_make_no_sense(base, task, wrong, match):
+    with pytest.raises(MiniptError, match=match):
+        tune(base, task, **QUICK | wrong)
