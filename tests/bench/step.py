@@ -1,0 +1,426 @@
+"""How long a training step takes beside Hugging Face PEFT and beside plain PyTorch.
+
+    python tests/bench/step.py                        # every shape and length, then an epoch
+    python tests/bench/step.py small middle --length 20 --rounds 15
+    python tests/bench/step.py gpt2 --no-epoch --json
+
+A step is the loss, the prompt's gradient and Adam, on the same random GPT-2, texts and prompt for
+all three, which are first held to agree. PEFT is used as its guide does: the answer stands behind
+the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain PyTorch is what
+one can write by hand, prompt and text concatenated, with frozen parameters, fused attention and the
+output matrix on the last row only. An epoch is one over real reviews, with a model of the tiny
+base's sizes. Memory is that of a process of its own, in which nothing else was imported.
+
+They take turns in one process. Each turn begins with a pause and a warm-up, because the threads of
+the library that ran before still wait for work and would take half of the next one's time. Needs
+the `parity` extra; the memory, Linux.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import minipt
+from minipt.optim import Adam
+from minipt.text import batches, encode, label_tokens
+
+T = 24
+RATE = 1e-3
+PAUSE = 0.4  # seconds until another library's threads have gone to sleep
+STEPS_A_TURN = 5
+AGREEMENT = 1e-4
+
+
+@dataclass(frozen=True)
+class Shape:
+    layers: int
+    channels: int
+    heads: int
+    texts: int
+    vocabulary: int
+    context: int = 256
+
+
+SHAPES = {
+    "small": Shape(layers=4, channels=128, heads=4, texts=16, vocabulary=4096),
+    "middle": Shape(layers=6, channels=256, heads=8, texts=16, vocabulary=4096),
+    "gpt2": Shape(layers=12, channels=768, heads=12, texts=8, vocabulary=50257, context=1024),
+}
+TINY = Shape(layers=6, channels=192, heads=6, texts=16, vocabulary=4096)
+
+Rows = list[np.ndarray]  # the token ids of each text
+
+
+class Ours:
+    """minipt with its defaults."""
+
+    def __init__(self, directory: Path, vectors: np.ndarray) -> None:
+        self.base = minipt.load_base(directory)
+        self.prompt = minipt.SoftPrompt(vectors.copy(), self.base.fingerprint, self.base.name)
+        self.optimizer = Adam()
+
+    def collate(self, rows: Rows, answers: np.ndarray) -> minipt.Batch:
+        ids, lengths = padded(rows)
+        return minipt.Batch(ids, lengths, answers)
+
+    def step(self, batch: minipt.Batch) -> tuple[float, np.ndarray]:
+        loss, gradient = minipt.loss_and_gradient(self.base, self.prompt, batch)
+        self.optimizer.step({"prompt": self.prompt.vectors}, {"prompt": gradient}, RATE)
+        return loss, gradient
+
+
+class Peft:
+    """Hugging Face PEFT's prompt tuning on transformers' GPT-2."""
+
+    def __init__(self, directory: Path, vectors: np.ndarray) -> None:
+        import peft
+        import torch
+
+        config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(vectors))
+        self.model = peft.get_peft_model(load_transformers(directory), config).train()
+        self.vectors = self.model.prompt_encoder["default"].embedding.weight
+        self.vectors.data = torch.tensor(vectors)
+        self.optimizer = torch.optim.Adam([self.vectors], lr=RATE)
+
+    def collate(self, rows: Rows, answers: np.ndarray) -> dict:
+        import torch
+
+        pairs = zip(rows, answers, strict=True)
+        ids, lengths = padded([np.append(row, answer) for row, answer in pairs])
+        labels = np.full_like(ids, -100)
+        labels[np.arange(len(ids)), lengths - 1] = answers
+        real = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        named = {"input_ids": ids, "attention_mask": real, "labels": labels}
+        return {name: torch.from_numpy(array) for name, array in named.items()}
+
+    def step(self, batch: dict) -> tuple[float, np.ndarray]:
+        self.optimizer.zero_grad()
+        loss = self.model(**batch).loss
+        loss.backward()
+        self.optimizer.step()
+        return loss.item(), self.vectors.grad.numpy()
+
+
+class Plain:
+    """A GPT-2 in PyTorch's functions, with nothing that prompt tuning does not need."""
+
+    def __init__(self, directory: Path, vectors: np.ndarray) -> None:
+        import torch
+
+        model = load_transformers(directory)
+        self.config = model.config
+        self.params = {name: p.requires_grad_(False) for name, p in model.named_parameters()}
+        self.vectors = torch.tensor(vectors, requires_grad=True)
+        self.optimizer = torch.optim.Adam([self.vectors], lr=RATE)
+
+    def collate(self, rows: Rows, answers: np.ndarray) -> tuple:
+        import torch
+
+        ids, lengths = padded(rows)
+        return torch.from_numpy(ids), torch.from_numpy(lengths), torch.from_numpy(answers)
+
+    def step(self, batch: tuple) -> tuple[float, np.ndarray]:
+        import torch
+
+        ids, lengths, answers = batch
+        self.optimizer.zero_grad()
+        B, P = len(ids), len(self.vectors)
+        table = self.params["transformer.wte.weight"]
+        x = torch.cat([self.vectors.expand(B, -1, -1), table[ids]], 1)  # (B, P+T, C)
+        x = x + self.params["transformer.wpe.weight"][: x.shape[1]]
+        for i in range(self.config.n_layer):
+            x = self.block(f"transformer.h.{i}.", x)
+        last = self.norm("transformer.ln_f", x[torch.arange(B), P + lengths - 1])  # (B, C)
+        loss = torch.nn.functional.cross_entropy(last @ table.T, answers)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item(), self.vectors.grad.numpy()
+
+    def block(self, at: str, x):
+        from torch.nn import functional as F
+
+        B, S, C = x.shape
+        heads = self.linear(f"{at}attn.c_attn", self.norm(f"{at}ln_1", x))
+        query, key, value = heads.view(B, S, 3, self.config.n_head, -1).permute(2, 0, 3, 1, 4)
+        context = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.linear(f"{at}attn.c_proj", context.transpose(1, 2).reshape(B, S, C))
+        up = self.linear(f"{at}mlp.c_fc", self.norm(f"{at}ln_2", x))
+        return x + self.linear(f"{at}mlp.c_proj", F.gelu(up, approximate="tanh"))
+
+    def linear(self, name: str, x):
+        import torch
+
+        weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
+        rows = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight)
+        return rows.view(*x.shape[:-1], -1)
+
+    def norm(self, name: str, x):
+        from torch.nn import functional as F
+
+        weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
+        return F.layer_norm(x, weight.shape, weight, bias, self.config.layer_norm_epsilon)
+
+
+RIVALS = {"ours": Ours, "peft": Peft, "plain": Plain}
+
+
+def padded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (B, T), zeros behind each text, and lengths (B,)."""
+    lengths = np.array([len(row) for row in rows])
+    ids = np.zeros((len(rows), lengths.max()), np.int64)
+    for b, row in enumerate(rows):
+        ids[b, : len(row)] = row
+    return ids, lengths
+
+
+def save_random_model(shape: Shape, directory: Path) -> None:
+    """A GPT-2 of random weights without dropout, which would make every loss another one."""
+    import torch
+    import transformers
+
+    quieten(transformers)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_layer=shape.layers,
+        n_embd=shape.channels,
+        n_head=shape.heads,
+        vocab_size=shape.vocabulary,
+        n_positions=shape.context,
+        bos_token_id=0,
+        eos_token_id=0,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(directory)
+
+
+def load_transformers(directory: Path):
+    import transformers
+
+    quieten(transformers)
+    return transformers.GPT2LMHeadModel.from_pretrained(directory)
+
+
+def quieten(transformers) -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module="transformers")
+
+
+def random_case(shape: Shape, length: int) -> tuple[np.ndarray, Rows, np.ndarray]:
+    """Vectors (P, C), B texts of T tokens and their answers (B,)."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(0.0, 0.1, (length, shape.channels)).astype(np.float32)
+    ids = rng.integers(0, shape.vocabulary, (shape.texts, T + 1))
+    return vectors, list(ids[:, :T]), ids[:, T]
+
+
+def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
+    """One shape and prompt length: milliseconds a step of each, and the ratios to ours."""
+    vectors, rows, answers = random_case(SHAPES[name], length)
+    rivals = {key: make(directory, vectors) for key, make in RIVALS.items()}
+    collated = {key: rival.collate(rows, answers) for key, rival in rivals.items()}
+    check_agreement({key: rival.step(collated[key]) for key, rival in rivals.items()})
+    turns = {key: lambda r=rival, b=collated[key]: r.step(b) for key, rival in rivals.items()}
+    seconds = take_turns(turns, rounds, STEPS_A_TURN, f"{name}, P={length}")
+    memory = {key: peak_memory(key, name, length, directory) for key in RIVALS}
+    return {"shape": name, "length": length, "memory_mb": memory} | summary(seconds)
+
+
+def check_agreement(results: dict[str, tuple[float, np.ndarray]]) -> None:
+    """The same loss and the same gradient, else the times would compare different things."""
+    loss, gradient = results["ours"]
+    for name, (their_loss, their_gradient) in results.items():
+        distance = np.linalg.norm(their_gradient - gradient) / np.linalg.norm(gradient)
+        if max(abs(their_loss - loss) / loss, distance) > AGREEMENT:
+            sys.exit(f"{name} computes another step: loss {their_loss} not {loss}, {distance=:.1e}")
+
+
+def take_turns(
+    turns: dict[str, Callable[[], object]], rounds: int, steps: int, title: str
+) -> dict[str, list[float]]:
+    """The median seconds of a step in each round, one turn after another."""
+    seconds = {key: [] for key in turns}
+    for _ in tqdm(range(rounds), title, leave=False):
+        for key, step in turns.items():
+            time.sleep(PAUSE)
+            step()
+            step()
+            seconds[key].append(float(np.median([stopwatch(step) for _ in range(steps)])))
+    return seconds
+
+
+def stopwatch(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def summary(seconds: dict[str, list[float]]) -> dict:
+    """Medians over the rounds in ms, and their ratios to ours with the quartiles of the rounds."""
+    ours = np.array(seconds["ours"])
+    figures = {"ms": {key: 1e3 * float(np.median(times)) for key, times in seconds.items()}}
+    for key in seconds.keys() - {"ours"}:
+        low, high = np.percentile(np.array(seconds[key]) / ours, [25, 75])
+        ratio = np.median(seconds[key]) / np.median(ours)
+        figures[f"{key}_over_ours"] = [float(ratio), float(low), float(high)]
+    return figures
+
+
+def peak_memory(rival: str, name: str, length: int, directory: Path) -> dict[str, float]:
+    """MB of a fresh process: with the model loaded, and at most while it takes steps."""
+    command = [sys.executable, __file__, "--memory-of", rival, name]
+    command += ["--length", str(length), "--directory", str(directory)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure_memory(rival: str, name: str, length: int, directory: Path) -> dict[str, float]:
+    """In the fresh process. Writing 5 to clear_refs forgets the peak of loading the model.
+
+    Not getrusage's ru_maxrss: it cannot be set back, and begins at the size of the parent process.
+    """
+    vectors, rows, answers = random_case(SHAPES[name], length)
+    contestant = RIVALS[rival](directory, vectors)
+    batch = contestant.collate(rows, answers)
+    Path("/proc/self/clear_refs").write_text("5")
+    loaded = status_mb("VmRSS")
+    for _ in range(3):
+        contestant.step(batch)
+    return {"loaded": loaded, "peak": status_mb("VmHWM")}
+
+
+def status_mb(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+def compare_epochs(texts: int, rounds: int, directory: Path) -> dict:
+    """An epoch over real reviews: ours, PEFT in random order, PEFT with texts grouped by length."""
+    rows, answers = reviews(texts, directory)
+    vectors, _, _ = random_case(TINY, 20)
+    ours, theirs = Ours(directory, vectors), Peft(directory, vectors)
+    size, rng = TINY.texts, np.random.default_rng(0)
+    by_length = np.argsort([len(row) for row in rows], kind="stable")
+
+    def our_epoch() -> None:
+        for _, batch in batches(rows, answers, None, size, rng):
+            ours.step(batch)
+
+    def their_epoch(order: np.ndarray) -> None:
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            theirs.step(theirs.collate([rows[i] for i in chosen], answers[chosen]))
+
+    epochs = {
+        "ours": our_epoch,
+        "peft": lambda: their_epoch(rng.permutation(len(rows))),
+        "peft_grouped": lambda: their_epoch(by_length),
+    }
+    seconds = {key: [] for key in epochs}
+    for _ in tqdm(range(rounds), f"epochs of {texts} texts", leave=False):
+        for key, epoch in epochs.items():
+            time.sleep(PAUSE)
+            warm = ours if key == "ours" else theirs
+            warm.step(warm.collate(rows[:size], answers[:size]))
+            seconds[key].append(stopwatch(epoch))
+    return {"texts": texts, "tokens": sum(map(len, rows))} | summary(seconds)
+
+
+def reviews(count: int, directory: Path) -> tuple[Rows, np.ndarray]:
+    """Training texts of movie-reviews as tokens of the tiny base, and their answers' tokens."""
+    task = minipt.load_task("movie-reviews")
+    tiny = minipt.load_base("tiny")
+    save_random_model(TINY, directory)
+    rows, _ = encode(tiny, task.template, task.train.texts[:count], TINY.context - 20)
+    return rows, label_tokens(tiny, task.label_words)[task.train.labels[:count]]
+
+
+def print_steps(results: list[dict]) -> None:
+    print("\nA step, T=24. Ratios of medians over ours, in brackets a round's quartiles.\n")
+    print("| base | P | ours | PEFT / ours | plain PyTorch / ours | peak MB: ours, PEFT, plain |")
+    print("|---|---|---|---|---|---|")
+    for result in results:
+        shape = SHAPES[result["shape"]]
+        sizes = f"L{shape.layers} C{shape.channels} H{shape.heads} B={shape.texts}"
+        memory = result["memory_mb"]
+        cells = (
+            f"{sizes}, V={shape.vocabulary}",
+            f"{result['length']}",
+            f"{result['ms']['ours']:.1f} ms",
+            ratio_cell(result["peft_over_ours"]),
+            ratio_cell(result["plain_over_ours"]),
+            ", ".join(
+                f"{memory[key]['peak']:.0f} (+{memory[key]['peak'] - memory[key]['loaded']:.0f})"
+                for key in RIVALS
+            ),
+        )
+        print(f"| {' | '.join(cells)} |")
+    print("\nMemory: the whole process at its peak, in brackets what the steps added to it.")
+
+
+def print_epoch(result: dict) -> None:
+    print(
+        f"\nAn epoch of {result['texts']} reviews, {result['tokens']} tokens, {asdict(TINY)}, P=20"
+    )
+    print(f"ours: {result['ms']['ours'] / 1e3:.2f} s")
+    print(f"PEFT, random batches / ours: {ratio_cell(result['peft_over_ours'])}")
+    print(f"PEFT, grouped by length / ours: {ratio_cell(result['peft_grouped_over_ours'])}")
+
+
+def ratio_cell(ratio: list[float]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(*ratio)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("shapes", nargs="*", help=f"of {', '.join(SHAPES)} (default: all)")
+    parser.add_argument("--length", type=int, nargs="+", default=[20, 100], help="P")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each (default: 15)")
+    parser.add_argument("--texts", type=int, default=320, help="in the epoch (default: 320)")
+    parser.add_argument("--no-epoch", action="store_true", help="steps only")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--memory-of", choices=RIVALS, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.shapes if name not in SHAPES]:
+        parser.error(f"unknown shapes {unknown}: choose of {', '.join(SHAPES)}")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.memory_of:
+        (name,), (length,) = arguments.shapes, arguments.length
+        print(json.dumps(measure_memory(arguments.memory_of, name, length, arguments.directory)))
+        return
+    steps, epoch = [], None
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.shapes or SHAPES:
+            directory = Path(folder) / name
+            save_random_model(SHAPES[name], directory)
+            for length in arguments.length:
+                steps.append(compare_steps(name, length, arguments.rounds, directory))
+        if not arguments.no_epoch:
+            rounds = max(3, arguments.rounds // 3)
+            epoch = compare_epochs(arguments.texts, rounds, Path(folder) / "tiny")
+    if arguments.json:
+        print(json.dumps({"rounds": arguments.rounds, "steps": steps, "epoch": epoch}, indent=2))
+        return
+    print_steps(steps)
+    if epoch:
+        print_epoch(epoch)
+
+
+if __name__ == "__main__":
+    main()
