@@ -5,6 +5,7 @@ import pytest
 from bases import random_base, random_batch, random_prompt
 
 from minipt import ops
+from minipt import wiring as wiring_module
 from minipt.errors import MiniptError
 from minipt.gradcheck import check_gradient, compare
 from minipt.model import Base, causal_mask, parameter_shapes
@@ -348,6 +349,11 @@ def test_the_traced_gradients_follow_the_chain_rule(wiring):
     np.testing.assert_array_equal(trace.grad("text.h2.out"), trace.grad("text.h2.mlp.down"))
     np.testing.assert_array_equal(trace.grad("text.h2.middle"), trace.grad("text.h2.attn.out"))
 
+    for i in range(3):
+        at = f"text.h{i}.attn"
+        dscores = ops.softmax_dx(trace.grad(f"{at}.weights"), trace[f"{at}.weights"])
+        np.testing.assert_array_equal(trace.grad(f"{at}.scores"), dscores)
+
 
 @every_wiring
 def test_the_trace_is_not_overwritten_by_what_follows(wiring):
@@ -374,6 +380,19 @@ def test_a_cache_gives_the_same_bits_and_is_empty_at_the_end(sizes, wiring):
     np.testing.assert_array_equal(gradient, traced_gradient)
     np.testing.assert_array_equal(gradient, default_gradient)
     assert cache.activations == {} and cache.gradients == {}
+
+
+def test_training_without_a_trace_keeps_a_cache_only(monkeypatch):
+    made = []
+
+    class Watched(Cache):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(wiring_module, "Cache", Watched)
+    loss_and_gradient(*make(SIZES[1], TEXTS[1][0], 2))
+    assert [cache.activations for cache in made] == [{}]
 
 
 def test_the_traces_prompt_gradient_is_the_one_returned():
