@@ -348,7 +348,6 @@ def test_the_traced_gradients_follow_the_chain_rule(wiring):
     np.testing.assert_allclose(rows.min(1), -1.0, rtol=1e-12)
     np.testing.assert_array_equal(trace.grad("text.h2.out"), trace.grad("text.h2.mlp.down"))
     np.testing.assert_array_equal(trace.grad("text.h2.middle"), trace.grad("text.h2.attn.out"))
-
     for i in range(3):
         at = f"text.h{i}.attn"
         dscores = ops.softmax_dx(trace.grad(f"{at}.weights"), trace[f"{at}.weights"])

@@ -64,6 +64,13 @@ def test_the_float_type_that_goes_in_comes_out(case: Case, dtype: type):
         assert {array.dtype for array in arrays} == {np.dtype(dtype)}, name
 
 
+def test_the_constants_are_pythons_floats():
+    """A NumPy scalar is a float64: the work on float32 would silently be done in it."""
+    constants = {name: value for name, value in vars(ops).items() if name.isupper()}
+    assert {"GELU_LINEAR", "GELU_CUBIC"} <= constants.keys()
+    assert {type(value) for value in constants.values()} == {float}
+
+
 @given(case=cases)
 @settings(max_examples=20)
 def test_merge_heads_undoes_split_heads(case: Case):
