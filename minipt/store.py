@@ -47,7 +47,7 @@ def choose_directory(name: str | None, task: str, base: str, seed: int, resume: 
     interrupted last. Raises MiniptError for a name that is no plain file name or is taken, and
     where there is nothing to resume.
     """
-    if name is not None and (not name.strip() or Path(name).name != name):
+    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise MiniptError(f"a run's name is one plain word such as spam-2, not {name!r}")
     stem = name or re.sub(r"[^\w.-]+", "-", f"{task}-{base}-{seed}")
     places = [RUNS / stem] if name else takewhile(_is_taken, _numbered(stem))
