@@ -411,14 +411,14 @@ def main() -> None:
             save_random_model(SHAPES[name], directory)
             for length in arguments.length:
                 steps.append(compare_steps(name, length, arguments.rounds, directory))
+        if not arguments.json:
+            print_steps(steps)
         if not arguments.no_epoch:
             rounds = max(3, arguments.rounds // 3)
             epoch = compare_epochs(arguments.texts, rounds, Path(folder) / "tiny")
     if arguments.json:
         print(json.dumps({"rounds": arguments.rounds, "steps": steps, "epoch": epoch}, indent=2))
-        return
-    print_steps(steps)
-    if epoch:
+    elif epoch:
         print_epoch(epoch)
 
 
