@@ -26,7 +26,7 @@ from minipt.model import Base
 from minipt.optim import OPTIMIZERS, SCHEDULES
 from minipt.plot import draw_curves
 from minipt.prompt import METHODS, SoftPrompt, init_prompt, load_prompt
-from minipt.report import align, compare, introduce, make_record, tell
+from minipt.report import Score, align, compare, introduce, make_record, tell
 from minipt.store import (
     PIXELS_PER_INCH,
     checkpoint_path,
@@ -142,7 +142,7 @@ def _add_tune(commands) -> None:
 def _add_setting(add, flag: str, field: str, kind: type, meaning: str) -> None:
     default = getattr(Settings, field)
     shown = "" if default is None else f" (default: {default})"
-    add(flag, dest=field, type=kind, metavar=kind.__name__.upper(), help=meaning + shown)
+    add(flag, dest=field, type=kind, help=meaning + shown)
 
 
 def _add_base(add, default: str | None = NAMES[0]) -> None:
@@ -198,22 +198,29 @@ def _tune(chosen: argparse.Namespace) -> int:
     except MiniptError:
         remove_empty(directory)
         raise
-    place = {"base_path": None if base.name in NAMES else str(Path(chosen.base).resolve())}
+    place = {"base_path": None if chosen.base in NAMES else str(Path(chosen.base).resolve())}
     again = f"`{_command_again(chosen, directory)}`"
-    if run.interrupted:
+    try:
+        if run.interrupted:
+            raise KeyboardInterrupt  # from here on, Ctrl-C before and after the last step are one
+        scores = compare(base, task, run.test)
+        record = make_record(base, task, run, scores) | place
+        _write(directory, record, run, scores, again)
+    except KeyboardInterrupt:
         return _keep_interrupted(directory, make_record(base, task, run, {}) | place, run, again)
-    scores = compare(base, task, run.test)
-    record = make_record(base, task, run, scores) | place
+    say(f"\n{tell(base, task, run, scores)}\n\n{_closing(directory, run)}")
+    if chosen.json:
+        print(json.dumps(record | {"directory": str(directory)}))
+    return 0
+
+
+def _write(directory: Path, record: dict, run: Run, scores: dict[str, Score], again: str) -> None:
     lines = {name.replace("_", " "): scores[name].accuracy for name in ("majority", "bag_of_words")}
     curves = draw_curves(directory.name, run.history, run.best_step, lines)
     try:
         write_run(directory, record, run.history, run.prompt, curves)
     except MiniptError as error:
         raise MiniptError(f"{error}; the tuned prompt is kept, go on with {again}") from error
-    say(f"\n{tell(base, task, run, scores)}\n\n{_closing(directory, run, base)}")
-    if chosen.json:
-        print(json.dumps(record | {"directory": str(directory)}))
-    return 0
 
 
 def _choose_task(chosen: argparse.Namespace) -> Task:
@@ -256,7 +263,7 @@ def _command_again(chosen: argparse.Namespace, directory: Path) -> str:
     return shlex.join(["minipt", *words, "--resume"])
 
 
-def _closing(directory: Path, run: Run, base: Base) -> str:
+def _closing(directory: Path, run: Run) -> str:
     """Where everything is, and what to type next."""
     example = shlex.join(["minipt", "predict", str(directory), "a text of your own"])
     return (

@@ -38,8 +38,7 @@ def draw_curves(
     figure.suptitle(_in_font(title), fontsize=11)
     loss, accuracy, norm = figure.subplots(3, 1, sharex=True)
     steps = history[1:]
-    at = [record["step"] for record in steps]
-    losses = [record["loss"] for record in steps]
+    at, losses = [r["step"] for r in steps], [r["loss"] for r in steps]
     loss.plot(at, losses, color=BLUE, alpha=0.25, linewidth=0.8, label="each batch")
     width = max(1, len(losses) // 30)
     loss.plot(at, _running_mean(losses, width), color=BLUE, label=f"mean of {width}")
@@ -100,25 +99,8 @@ def draw_step(
         "every token's attention, mean of the layers below the last",
     )
 
-    sizes = figure.add_subplot(grid[2, 0])
-    sizes.bar(np.arange(len(gradient)), gradient, color=BLUE)
-    sizes.set_title("the gradient's norm at each prompt vector", fontsize=10)
-    sizes.set_xlabel("prompt vector")
-    _number_vectors(sizes, len(gradient))
-
-    change = figure.add_subplot(grid[2, 1])
-    width = 0.8 / len(answers)
-    for i, (moment, probabilities) in enumerate(answers.items()):
-        places = np.arange(len(labels)) + (i - (len(answers) - 1) / 2) * width
-        change.bar(places, probabilities, width, color=(GREY, ORANGE, GREEN)[i], label=moment)
-    names = [_in_font(label) for label in labels]
-    change.set_xticks(np.arange(len(labels)), names, rotation=90 if len(labels) > 6 else 0)
-    change.set_yticks(np.linspace(0, 1, 6))
-    change.set_title("the answer's probabilities", fontsize=10)
-    change.legend(frameon=False, fontsize=9, loc="upper center", ncols=3)
-    change.set_ylim(0, 1.25)
-    for axes in (sizes, change):
-        _tidy(axes)
+    _gradient_bars(figure.add_subplot(grid[2, 0]), gradient)
+    _answer_bars(figure.add_subplot(grid[2, 1]), answers, labels)
     return figure
 
 
@@ -129,6 +111,28 @@ def _heat(axes: Axes, weights: np.ndarray, names: Sequence[str], title: str) -> 
     axes.set_xlabel("prompt vector", fontsize=9)
     _number_vectors(axes, weights.shape[1])
     axes.figure.colorbar(image, ax=axes, pad=0.01, label="weight")
+
+
+def _gradient_bars(axes: Axes, gradient: np.ndarray) -> None:
+    axes.bar(np.arange(len(gradient)), gradient, color=BLUE)
+    axes.set_title("the gradient's norm at each prompt vector", fontsize=10)
+    axes.set_xlabel("prompt vector")
+    _number_vectors(axes, len(gradient))
+    _tidy(axes)
+
+
+def _answer_bars(axes: Axes, answers: Mapping[str, Sequence[float]], labels: Sequence[str]) -> None:
+    width = 0.8 / len(answers)
+    for i, (moment, probabilities) in enumerate(answers.items()):
+        places = np.arange(len(labels)) + (i - (len(answers) - 1) / 2) * width
+        axes.bar(places, probabilities, width, color=(GREY, ORANGE, GREEN)[i], label=moment)
+    names = [_in_font(label) for label in labels]
+    axes.set_xticks(np.arange(len(labels)), names, rotation=90 if len(labels) > 6 else 0)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.set_ylim(0, 1.25)  # the legend stands above the highest bar
+    axes.set_title("the answer's probabilities", fontsize=10)
+    axes.legend(frameon=False, fontsize=9, loc="upper center", ncols=3)
+    _tidy(axes)
 
 
 def _number_vectors(axes: Axes, count: int) -> None:

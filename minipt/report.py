@@ -84,7 +84,6 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
         "trained_numbers": run.prompt.vectors.size,
         "base_numbers": base.size,
         "texts_cut": run.cut,
-        "interrupted": run.interrupted,
         "seconds": round(run.seconds, 3),
         "settings": asdict(run.settings),
         "source": task.source,

@@ -116,8 +116,8 @@ def remove_empty(directory: Path) -> None:
 def find_base(path: str | Path) -> str:
     """The base to load for a run's directory or a prompt's file: a name, or a directory's path.
 
-    A shipped base is known by its name alone; another one's directory stands in the `run.json`
-    beside the prompt. Raises MiniptError when the file is missing, no prompt, or says only the name
+    Another base's directory stands in the `run.json` beside the prompt; a shipped one is known by
+    its name. Raises MiniptError when the file is missing, no prompt, or says only the name
     of a base that does not ship with minipt.
     """
     path = Path(path)
@@ -126,15 +126,16 @@ def find_base(path: str | Path) -> str:
     if "base_name" not in metadata:
         raise MiniptError(f"{path} is not a prompt that minipt saved: give a run's directory")
     name = metadata["base_name"]
-    if name in NAMES:
-        return name
     try:
-        return json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
+        found = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
     except (OSError, ValueError, TypeError, KeyError):
+        found = None
+    if found is None and name not in NAMES:
         raise MiniptError(
             f"{path} was made for base {name!r}, which does not ship with minipt: say where it is "
             "with --base"
-        ) from None
+        )
+    return found or name
 
 
 def _numbered(stem: str) -> Iterator[Path]:

@@ -423,6 +423,20 @@ def test_ctrl_c_keeps_the_best_and_says_how_to_go_on(call, job, here, saved_base
     assert histories[0] == histories[1]
 
 
+def test_ctrl_c_after_the_last_step_costs_no_work(call, job, here, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cli, "compare", pressed)
+        status, _, err = call(*job)
+    assert status == 130
+    assert "interrupted after step 6" in one_sentence(err)
+    monkeypatch.setattr(tuning, "_step", None)  # no step is taken again
+    assert call(*job, "--resume")[0] == 0
+    assert left(here) == {"runs", RUN, *(f"{RUN}/{name}" for name in FILES)}
+
+
 def test_ctrl_c_before_the_first_checkpoint(call, job, here, monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt

@@ -49,8 +49,9 @@ def texts_that_overlap(figure) -> list[tuple[str, str]]:
         texts = [axes.title, axes.xaxis.label, axes.yaxis.label]
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
-            texts += [label for place, label in ticks if low <= place <= high]
+            texts += [
+                tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high
+            ]
         if axes.get_legend():
             texts += axes.get_legend().get_texts()
         found += [text for text in texts if text.get_text() and text.get_visible()]

@@ -151,6 +151,10 @@ def test_a_shipped_base_is_found_by_its_name(here, prompt):
     prompt.base_name = "tiny"
     prompt.save(here / "prompt.safetensors")
     assert find_base(here) == find_base(here / "prompt.safetensors") == "tiny"
+    (here / "run.json").write_text('{"base_path": null}')
+    assert find_base(here) == "tiny"
+    (here / "run.json").write_text('{"base_path": "/another/tiny"}')
+    assert find_base(here) == "/another/tiny"
 
 
 @pytest.mark.parametrize("beside", [None, "", "[]", "{}", "junk"])
