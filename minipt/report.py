@@ -112,7 +112,7 @@ def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
     parts += [message_table(task, run.test), account(base, run.prompt)]
     if run.cut:
         parts.append(
-            f"{run.cut:,} training texts were too long for the base and lost their beginning"
+            f"training texts too long for the base, which lost their beginning: {run.cut:,}"
         )
     return "\n\n".join(parts)
 

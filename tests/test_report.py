@@ -78,7 +78,7 @@ def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
     assert max(map(len, told.splitlines())) <= 100
     assert "too long" not in told
     run.cut = 3
-    assert "3 training texts were too long" in tell(base, task, run, {})
+    assert "which lost their beginning: 3" in tell(base, task, run, {})
     run.cut = 0
     assert "prompt: 20 vectors from 'vocab'" in introduce(base, task, Settings())
 
