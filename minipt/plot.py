@@ -57,7 +57,8 @@ def draw_curves(
     accuracy.set_ylabel("accuracy")
 
     norm.plot(at, [r["prompt_norm"] for r in steps], color=BLUE, label="norm of the prompt")
-    norm.plot(at, [r["distance"] for r in steps], color=ORANGE, label="distance from its start")
+    # Dashed, as from a small start the two curves soon lie on each other.
+    norm.plot(at, [r["distance"] for r in steps], "--", color=ORANGE, label="distance from start")
     norm.set_ylabel("length of the vectors")
     norm.set_xlabel("step")
     for axes in (loss, accuracy, norm):
