@@ -1,8 +1,9 @@
 """Prompt tuning by hand: a frozen transformer in NumPy and the vectors in front of the text.
 
-Read the modules in this order: `ops`, `trace`, `gradcheck`, `optim`; `model`, `text`, `prompt`,
-`wiring`; `checkpoint`, `tasks`; `tune`. Each one's docstring says what comes in, what goes out and
-where the story continues.
+Read the modules in this order: `ops`, `trace`; `model`, `text`, `prompt`, `wiring`; `optim`,
+`tune`, `gradcheck`; `checkpoint`, `fetch`, `tasks`, `baseline`; `store`, `plot`, `report`, `xray`,
+`doctor`, `cli`. Each one's docstring says what comes in, what goes out and where the story
+continues. `errors` and `files` are small and serve all.
 """
 
 from minipt.checkpoint import load_base

@@ -6,6 +6,7 @@ in: a path. Goes out: a temporary path to write to. The story continues in `fetc
 """
 
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -78,28 +79,34 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def write_tensors(
-    path: str | os.PathLike, tensors: dict[str, np.ndarray], metadata: dict[str, str]
-) -> None:
-    """Write a safetensors file of arrays and strings, complete or not at all."""
+def write_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], record: dict) -> None:
+    """Write a safetensors file of arrays and a record that JSON knows, complete or not at all.
+
+    The same arrays and the same record give the same bytes.
+    """
     with complete_file(path) as partial:
-        partial.write_bytes(save(tensors, metadata))
+        partial.write_bytes(save(tensors, {"minipt": json.dumps(record)}))
 
 
 def read_tensors(
     path: str | os.PathLike, what: str, advice: str
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and strings of a safetensors file, which is `what`, such as "a prompt".
+) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays and the record that `write_tensors` wrote as `what`, such as "prompt".
 
     Raises MiniptError, with the advice, if the file is missing, truncated or of another kind.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata() or {}
     except FileNotFoundError:
-        raise MiniptError(f"there is not {what} at {path}: {advice}") from None
+        raise MiniptError(f"there is no {what} at {path}: {advice}") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise MiniptError(f"{path} is not {what}, or is truncated ({error}): {advice}") from error
+        raise MiniptError(f"{path} is no {what}, or is truncated ({error}): {advice}") from error
+    try:
+        return tensors, json.loads(metadata["minipt"])
+    except (KeyError, ValueError):
+        raise MiniptError(f"{path} is no {what} that minipt saved: {advice}") from None
 
 
 def shipped(name: str) -> Path:

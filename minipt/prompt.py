@@ -5,7 +5,6 @@ Lester, Al-Rfou and Constant 2021, "The Power of Scale for Parameter-Efficient P
 section 2. The story continues in `wiring.py`, which puts the vectors in front of a text.
 """
 
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +40,7 @@ class SoftPrompt:
     about: dict = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file: the tensor `prompt` (P, C), the rest as JSON metadata.
+        """Write one safetensors file: the tensor `prompt` (P, C), the rest as JSON.
 
         Raises MiniptError when the vectors are not finite or the file cannot be written.
         """
@@ -49,14 +48,12 @@ class SoftPrompt:
             raise MiniptError(
                 f"the prompt holds NaN or infinite numbers, so {path} was not written"
             )
-        about = self.about | {"versions": _versions()}
-        metadata = {
-            "format": "minipt prompt 1",
+        record = {
             "fingerprint": self.fingerprint,
             "base_name": self.base_name,
-            "about": json.dumps(about),
+            "about": self.about | {"versions": versions()},
         }
-        write_tensors(path, {"prompt": np.ascontiguousarray(self.vectors)}, metadata)
+        write_tensors(path, {"prompt": np.ascontiguousarray(self.vectors)}, record)
 
 
 def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
@@ -68,13 +65,12 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
     path = Path(path)
     if path.is_dir():
         path = path / "prompt.safetensors"
-    tensors, metadata = read_tensors(path, "a prompt", "give a run's directory or its file")
+    tensors, record = read_tensors(path, "prompt", "give a run's directory or its file")
     try:
-        vectors = tensors["prompt"]
-        about = json.loads(metadata["about"])
-        fingerprint, base_name = metadata["fingerprint"], metadata["base_name"]
-    except (KeyError, ValueError) as error:
-        raise MiniptError(f"{path} is not a prompt that minipt saved ({error})") from error
+        vectors, about = tensors["prompt"], record["about"]
+        fingerprint, base_name = record["fingerprint"], record["base_name"]
+    except KeyError as error:
+        raise MiniptError(f"{path} is no prompt that minipt saved: it lacks {error}") from None
     if fingerprint != base.fingerprint:
         raise MiniptError(
             f"{path} was made for base {base_name!r} ({fingerprint[:12]}), not for base "
@@ -150,7 +146,8 @@ def _label_vectors(base: Base, label_words: Sequence[str] | None, length: int) -
     return np.stack([base.params["token.table"][ids].mean(0) for ids in rows])  # (K, C)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What made a file: the versions of minipt, NumPy and Python."""
     return {
         "minipt": version("minipt"),
         "numpy": np.__version__,

@@ -12,7 +12,7 @@ import numpy as np
 
 from minipt.baseline import bag_of_words, confidence_interval
 from minipt.model import Base
-from minipt.prompt import SoftPrompt, _versions
+from minipt.prompt import SoftPrompt, versions
 from minipt.tasks import Task
 from minipt.tune import Evaluation, Run, Settings, evaluate
 
@@ -87,7 +87,7 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
         "seconds": round(run.seconds, 3),
         "settings": asdict(run.settings),
         "source": task.source,
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 

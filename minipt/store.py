@@ -122,10 +122,8 @@ def find_base(path: str | Path) -> str:
     """
     path = Path(path)
     path = path / "prompt.safetensors" if path.is_dir() else path
-    _, metadata = read_tensors(path, "a prompt", "give a run's directory or its file")
-    if "base_name" not in metadata:
-        raise MiniptError(f"{path} is not a prompt that minipt saved: give a run's directory")
-    name = metadata["base_name"]
+    _, record = read_tensors(path, "prompt", "give a run's directory or its file")
+    name = record.get("base_name")
     try:
         found = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
     except (OSError, ValueError, TypeError, KeyError):

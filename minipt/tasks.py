@@ -90,7 +90,7 @@ class Task:
         return float(np.mean(self.test.labels == self.majority_class))
 
     def summary(self) -> str:
-        """Sizes, class shares, what was left out and the majority accuracy, as three lines."""
+        """Sizes, what was left out, class shares and the majority accuracy, a line each."""
         splits = (self.train, self.validation, self.test)
         sizes = [len(split.texts) for split in splits]
         labels = np.concatenate([split.labels for split in splits])
@@ -100,8 +100,8 @@ class Task:
         )
         return (
             f"{self.name}: {sum(sizes):,} texts: {sizes[0]:,} to train, {sizes[1]:,} to validate, "
-            f"{sizes[2]:,} to test; left out: {self.duplicates:,} duplicates, "
-            f"{self.contradictions:,} with two labels\n"
+            f"{sizes[2]:,} to test\n"
+            f"left out: {self.duplicates:,} duplicates, {self.contradictions:,} with two labels\n"
             f"classes: {classes}\n"
             f"always answering {self.labels[self.majority_class]!r} is right for "
             f"{self.majority_accuracy:.1%} of the test split"

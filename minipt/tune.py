@@ -146,8 +146,7 @@ def tune(
     best prompt so far, with `interrupted` set.
 
     Raises MiniptError for settings that make no sense, a checkpoint that is missing, damaged or of
-    another run, and a loss that is no longer finite, which removes the checkpoint: from there the
-    same would happen again.
+    another run, and a loss that is no longer finite.
     """
     chosen = Settings(**settings)
     fingerprint = base.fingerprint
@@ -164,10 +163,6 @@ def tune(
                 _write_checkpoint(checkpoint, identity, state)
     except KeyboardInterrupt:
         interrupted = True
-    except FloatingPointError as error:
-        if checkpoint is not None:
-            Path(checkpoint).unlink(missing_ok=True)
-        raise MiniptError(str(error)) from error
     if base.fingerprint != fingerprint:
         raise RuntimeError(f"base {base.name!r} changed while a prompt was tuned in front of it")
     about = start.about | {"steps": state.step, "history": state.history}
@@ -284,7 +279,7 @@ def _step(
     rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, chosen.warmup)
     loss, gradient = loss_and_gradient(base, prompt, batch)
     if not (math.isfinite(loss) and np.isfinite(gradient).all()):
-        raise FloatingPointError(
+        raise MiniptError(
             f"the loss or its gradient is not finite at step {state.step + 1}: lower the learning "
             f"rate, {chosen.learning_rate:g}"
         )
@@ -343,30 +338,30 @@ def _digest(task: Task) -> str:
 def _write_checkpoint(path: str | Path, identity: dict, state: _State) -> None:
     arrays = {"vectors": state.vectors, "best_vectors": state.best_vectors}
     arrays |= {f"optimizer.{name}": array for name, array in state.optimizer.state.items()}
-    metadata = {
-        "identity": json.dumps(identity),
-        "history": json.dumps(state.history),
-        "best_step": str(state.best_step),
-        "seconds": str(state.seconds),
+    record = {
+        "identity": identity,
+        "history": state.history,
+        "best_step": state.best_step,
+        "seconds": state.seconds,
     }
-    write_tensors(path, arrays, metadata)
+    write_tensors(path, arrays, record)
 
 
 def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> None:
     """Fill a fresh state. Raises MiniptError for a checkpoint that is none, or of another run."""
     if path is None:
         raise MiniptError("to resume, say which checkpoint to resume from")
-    arrays, metadata = read_tensors(path, "a checkpoint", "remove it and start without resuming")
+    arrays, record = read_tensors(path, "checkpoint", "start without resuming")
     try:
-        found = json.loads(metadata["identity"])
-        state.history = json.loads(metadata["history"])
-        state.best_step = int(metadata["best_step"])
-        state.seconds = float(metadata["seconds"])
+        found = record["identity"]
+        state.history = record["history"]
+        state.best_step = record["best_step"]
+        state.seconds = record["seconds"]
         state.vectors = arrays.pop("vectors")
         state.best_vectors = arrays.pop("best_vectors")
-    except (KeyError, ValueError) as error:
-        raise MiniptError(f"{path} is not a checkpoint ({error}): remove it") from error
-    for name, value in json.loads(json.dumps(identity)).items():
+    except KeyError as error:
+        raise MiniptError(f"{path} is no checkpoint: it lacks {error}; remove it") from None
+    for name, value in identity.items():
         if found.get(name) != value:
             raise MiniptError(
                 f"{path} belongs to a run with another {name}: resume with the same, or remove it"

@@ -230,11 +230,11 @@ def test_predict_refuses_what_is_no_prompt_of_the_base(call, finished, here, sav
     for arguments, match in [
         ((finished, "--base", other), "was made for base 'small'"),
         ((finished, "--base", "nowhere"), "there is no base 'nowhere'"),
-        (("nowhere",), "there is not a prompt at nowhere"),
-        (("empty",), "there is not a prompt at empty"),
+        (("nowhere",), "there is no prompt at nowhere"),
+        (("empty",), "there is no prompt at empty"),
         (("truncated.safetensors",), "is truncated"),
-        (("junk.safetensors",), "is not a prompt"),
-        (("foreign.safetensors",), "is not a prompt that minipt saved"),
+        (("junk.safetensors",), "is no prompt"),
+        (("foreign.safetensors",), "is no prompt that minipt saved"),
         (("alone.safetensors",), "say where it is with --base"),
     ]:
         path, *options = arguments
@@ -348,13 +348,13 @@ def test_no_network_and_nothing_cached(call, here, saved_base, monkeypatch):
     assert [path for path in here.rglob("*") if path.is_file()] == [here / "texts.csv"]
 
 
-def test_a_loss_that_is_not_finite_leaves_nothing(call, job, here, monkeypatch):
+def test_a_loss_that_is_not_finite_keeps_what_was_learnt_before(call, job, here, monkeypatch):
     bad = (float("nan"), np.zeros((3, 8), np.float32))
     monkeypatch.setattr(tuning, "loss_and_gradient", lambda *_: bad)
     status, _, err = call(*job)
     assert status == 1
     assert "not finite at step 1: lower the learning rate" in one_sentence(err)
-    assert left(here) == set()
+    assert [path.name for path in here.rglob("runs/*.unfinished/*")] == ["checkpoint.safetensors"]
 
 
 def full_disk(*_, **__):
@@ -522,7 +522,7 @@ def test_xray_refuses(call, finished, here, saved_base):
         ),
         (("--run", finished, "--save", "nowhere/texts.csv/page.png"), 0, ""),
         (("--run", finished, "--save", "texts.csv/page.png"), 1, "cannot be written"),
-        (("--run", "nowhere"), 1, "there is not a prompt at nowhere"),
+        (("--run", "nowhere"), 1, "there is no prompt at nowhere"),
         (("--task", "nothing", "--base", saved_base), 1, "there is no task 'nothing'"),
         (("--run", finished, "--task", "toy"), 2, "leave --task out"),
     ]:

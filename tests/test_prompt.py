@@ -177,17 +177,14 @@ def test_what_is_saved_is_what_is_loaded(base, tmp_path):
 def test_the_file_is_safetensors_with_plain_metadata(saved, base):
     with safe_open(saved, framework="numpy") as file:
         assert list(file.keys()) == ["prompt"]
-        assert file.metadata()["fingerprint"] == base.fingerprint
-        assert json.loads(file.metadata()["about"])["method"] == "vocab"
+        record = json.loads(file.metadata()["minipt"])
+    assert record["fingerprint"] == base.fingerprint
+    assert record["about"]["method"] == "vocab"
 
 
 def test_saving_again_gives_the_same_bytes(saved, base, tmp_path):
     load_prompt(saved, base).save(tmp_path / "again.safetensors")
-    first, again = (
-        safe_open(path, framework="numpy") for path in (saved, tmp_path / "again.safetensors")
-    )
-    assert first.get_tensor("prompt").tobytes() == again.get_tensor("prompt").tobytes()
-    assert first.metadata() == again.metadata()
+    assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
 
 
 def test_a_loaded_prompt_may_be_written_to(saved, base):
@@ -203,7 +200,7 @@ def test_a_prompt_is_found_in_its_runs_directory(saved, base):
 
 def test_a_missing_prompt_is_refused(base, tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(MiniptError, match=r"there is (no|not a) prompt at"):
+        with pytest.raises(MiniptError, match="there is no prompt at"):
             load_prompt(path, base)
 
 
@@ -216,7 +213,7 @@ def test_a_prompt_for_another_base_is_refused_by_name(saved):
 @pytest.mark.parametrize("keep", [0, 5, 60, -1])
 def test_a_truncated_prompt_is_refused(saved, base, keep):
     saved.write_bytes(saved.read_bytes()[:keep])
-    with pytest.raises(MiniptError, match="is not a prompt, or is truncated"):
+    with pytest.raises(MiniptError, match="is no prompt, or is truncated"):
         load_prompt(saved, base)
 
 
@@ -227,7 +224,7 @@ def test_a_truncated_prompt_is_refused(saved, base, keep):
 )
 def test_junk_is_refused(saved, base, junk):
     saved.write_bytes(junk)
-    with pytest.raises(MiniptError, match="is not a prompt, or is truncated"):
+    with pytest.raises(MiniptError, match="is no prompt, or is truncated"):
         load_prompt(saved, base)
 
 
@@ -242,16 +239,19 @@ def test_a_safetensors_file_of_something_else_is_refused(saved, base):
     for tensors, metadata in (
         ({"weights": np.zeros((4, 8), np.float32)}, None),
         ({"prompt": np.zeros((4, 8), np.float32)}, None),
-        ({"prompt": np.zeros((4, 8), np.float32)}, {"fingerprint": base.fingerprint}),
+        (
+            {"prompt": np.zeros((4, 8), np.float32)},
+            {"minipt": json.dumps({"fingerprint": base.fingerprint})},
+        ),
     ):
         save_file(tensors, saved, metadata)
-        with pytest.raises(MiniptError, match="not a prompt that minipt saved"):
+        with pytest.raises(MiniptError, match="is no prompt that minipt saved"):
             load_prompt(saved, base)
 
 
 def test_metadata_that_is_no_json_is_refused(saved, base):
-    rewrite(saved, about="{half")
-    with pytest.raises(MiniptError, match="not a prompt that minipt saved"):
+    rewrite(saved, minipt="{half")
+    with pytest.raises(MiniptError, match="is no prompt that minipt saved"):
         load_prompt(saved, base)
 
 

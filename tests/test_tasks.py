@@ -116,7 +116,7 @@ def test_summary_and_majority(tmp_path):
     assert task.majority_class == 0
     assert task.majority_accuracy == 0.75
     assert task.summary() == (
-        "mine: 40 texts: 32 to train, 4 to validate, 4 to test; "
+        "mine: 40 texts: 32 to train, 4 to validate, 4 to test\n"
         "left out: 0 duplicates, 0 with two labels\n"
         "classes: often 75.0%, seldom 25.0%\n"
         "always answering 'often' is right for 75.0% of the test split"
