@@ -3,7 +3,8 @@
 Read the modules in this order: `ops`, `trace`; `model`, `text`, `prompt`, `wiring`; `optim`,
 `tune`, `gradcheck`; `checkpoint`, `fetch`, `tasks`, `baseline`; `store`, `plot`, `report`, `xray`,
 `doctor`, `cli`. Each one's docstring says what comes in, what goes out and where the story
-continues. `errors` and `files` are small and serve all.
+continues. `errors` and `files` are small and serve all. The name `minipt.tune` is the function; its
+module is reached by `from minipt.tune import ...`.
 """
 
 from minipt.checkpoint import load_base

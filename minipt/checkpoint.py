@@ -58,7 +58,7 @@ def load_base(name: str | Path) -> Base:
     config = _read_config(directory / "config.json")
     params = _read_params(directory / "model.safetensors", config)
     tokenizer = _read_tokenizer(directory / "tokenizer.json", config)
-    return Base(name if name in NAMES else directory.name, config, params, tokenizer)
+    return Base(name if name in NAMES else directory.resolve().name, config, params, tokenizer)
 
 
 def save_base(base: Base, directory: str | Path) -> None:

@@ -26,7 +26,7 @@ from minipt.model import Base
 from minipt.optim import OPTIMIZERS, SCHEDULES
 from minipt.plot import draw_curves
 from minipt.prompt import METHODS, SoftPrompt, init_prompt, load_prompt
-from minipt.report import Score, align, compare, introduce, make_record, tell
+from minipt.report import Score, align, compare_with_rivals, introduce, make_record, tell
 from minipt.store import (
     PIXELS_PER_INCH,
     checkpoint_path,
@@ -192,18 +192,23 @@ def _tune(chosen: argparse.Namespace) -> int:
     base = load_base(chosen.base)
     task = _choose_task(chosen)
     directory = choose_directory(chosen.name, task.name, base.name, settings.seed, chosen.resume)
+    again = f"`{_command_again(chosen, directory)}`"
     say(introduce(base, task, settings), flush=True)
     try:
         run = tune(base, task, checkpoint_path(directory), chosen.resume, **given)
     except MiniptError:
         remove_empty(directory)
         raise
+    except KeyboardInterrupt:  # while nothing is learnt, before or after
+        remove_empty(directory)
+        if checkpoint_path(directory).exists():
+            print(f"minipt: go on with {again}", file=sys.stderr)
+        raise
     place = {"base_path": None if chosen.base in NAMES else str(Path(chosen.base).resolve())}
-    again = f"`{_command_again(chosen, directory)}`"
     try:
         if run.interrupted:
             raise KeyboardInterrupt  # from here on, Ctrl-C before and after the last step are one
-        scores = compare(base, task, run.test)
+        scores = compare_with_rivals(base, task, run.test)
         record = make_record(base, task, run, scores) | place
         _write(directory, record, run, scores, again)
     except KeyboardInterrupt:
@@ -277,9 +282,12 @@ def _closing(directory: Path, run: Run) -> str:
 def _predict(chosen: argparse.Namespace) -> int:
     base = load_base(chosen.base or find_base(chosen.run))
     prompt = load_prompt(chosen.run, base)
-    texts = [text for text in map(_readable, chosen.texts or _read_lines()) if text.strip()]
+    given = [_readable(text) for text in chosen.texts or _read_lines()]
+    texts = [text for text in given if text.strip()]
     if not texts:
         raise MiniptError("there is no text to answer: give one, or lines on standard input")
+    if len(texts) < len(given):
+        print(f"blank texts left out: {len(given) - len(texts)}", file=sys.stderr)
     found = evaluate(base, prompt, Split(texts, np.zeros(len(texts), np.int64)))
     labels = prompt.about["labels"]
     rows = [("answer", *labels, "text")]
@@ -298,7 +306,7 @@ def _read_lines() -> list[str]:
     if sys.stdin.isatty():
         print("reading texts from standard input, one a line, until Ctrl-D", file=sys.stderr)
     try:
-        return sys.stdin.read().splitlines()
+        return sys.stdin.read().removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise MiniptError(
             f"standard input is not {error.encoding}: save the texts as UTF-8"

@@ -1,7 +1,7 @@
 """Whether everything is there, and what to do about what is not.
 
 In: this machine. Out: a record of Python, NumPy and its speed, the cache, the bases and the tasks,
-with a list of problems, each of which says its remedy; and the same as text.
+with a list of problems, each of which says its remedy; and the same as text. `cli.py` prints it.
 """
 
 import importlib.util

@@ -34,14 +34,15 @@ def check_gradient(
     A wrong gradient agrees along a random direction with probability 0.
 
     function: array of x's shape -> scalar; x float64; gradient of x's shape. The error is relative
-    to |gradient| |v|. Raises ValueError where x is not float64 or the shapes differ.
+    to |gradient| |v|, and NaN where the function or the gradient is. Raises ValueError where x is
+    not float64 or the shapes differ.
     """
     if x.dtype != np.float64:
         raise ValueError(f"finite differences need float64, not {x.dtype}")
     if gradient.shape != x.shape:
         raise ValueError(f"the gradient has shape {gradient.shape}, x has {x.shape}")
     rng = np.random.default_rng(seed)
-    worst = 0.0
+    errors = []
     for _ in range(directions):
         v = rng.standard_normal(x.shape)
         v /= np.linalg.norm(v) or 1.0
@@ -49,8 +50,8 @@ def check_gradient(
         narrow = (function(x + STEP / 2 * v) - function(x - STEP / 2 * v)) / STEP
         slope = (4 * narrow - wide) / 3
         scale = np.linalg.norm(gradient) or 1.0
-        worst = max(worst, abs(slope - (gradient * v).sum()) / scale)
-    return float(worst)
+        errors.append(abs(slope - (gradient * v).sum()) / scale)
+    return float(np.max(errors))
 
 
 def compare(name: str, ours: np.ndarray, reference: np.ndarray) -> float:

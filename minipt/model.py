@@ -6,12 +6,14 @@ architecture (Radford et al. 2019): pre-norm blocks, learned positions, tied out
 
 The one idea that shapes this file: in a causal transformer no later token changes what an earlier
 one computes, so all that stood in front of a text reaches it through the keys and values that it
-left in each layer. They are the `past`. With `past=None` the rows are the whole sequence. The story
+left in each layer. They are the `past`; what a stream leaves itself is its `present`, the next
+one's past. With `past=None` the rows are the whole sequence. The story
 continues in `prompt.py`, which makes the vectors that stand in front, and in `wiring.py`, which
 puts these functions together into a training step.
 
 Shapes, here and everywhere: B texts, P prompt vectors, T tokens, C channels, H heads, D = C / H,
-V vocabulary, L layers; R rows that are read out or ask, N rows whose gradient is wanted.
+V vocabulary, L layers, F channels inside the MLP (4C in GPT-2); R rows that are read out, and so
+ask; N rows whose gradient is wanted.
 """
 
 import hashlib
@@ -60,13 +62,13 @@ class Base:
     """A frozen language model: its sizes, its numbers, its tokenizer.
 
     params: dict from the names of `parameter_shapes` to arrays, float32, made read-only here, so
-    that a write anywhere raises ValueError.
+    that a write anywhere raises ValueError. tokenizer: None for a base that computes with ids only.
     """
 
     name: str
     config: Config
     params: dict[str, np.ndarray]
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
     def __post_init__(self) -> None:
         for array in self.params.values():
@@ -81,6 +83,11 @@ class Base:
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The parameters' float type, in which everything is computed."""
+        return self.params["token.table"].dtype
 
     @property
     def size(self) -> int:
@@ -139,14 +146,14 @@ def backward(
     trace: Trace,
     stream: str,
     read: np.ndarray,
-    rows: int,
+    wanted: int,
     past: Past | None = None,
     dpresent: Past | None = None,
 ) -> tuple[np.ndarray, Past]:
     """The way back through what `forward` left in the trace; no parameter's gradient is computed.
 
-    dhidden (B, R, C); read and past as in `forward`; rows the number N of leading rows of x whose
-    gradient is wanted; dpresent the gradients of the keys and values that others read here
+    dhidden (B, R, C); read and past as in `forward`; wanted the number N of leading rows of x whose
+    gradient is needed; dpresent the gradients of the keys and values that others read here
     -> dx (B, N, C), and the gradients of past's arrays
     """
     past = past or empty_past(base.config, dhidden.dtype)
@@ -159,7 +166,7 @@ def backward(
             dx,
             past[i],
             read if i == base.config.layers - 1 else None,
-            rows if i == 0 else None,
+            wanted if i == 0 else None,
             dpresent[i] if dpresent else None,
         )
         dpast.append(dpast_i)
@@ -226,12 +233,12 @@ def _attention_dx(
     dmiddle: np.ndarray,
     past: tuple[np.ndarray, np.ndarray],
     read: np.ndarray | None,
-    rows: int | None,
+    wanted: int | None,
     dpresent: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """`_attention` from its last line to its first.
 
-    dmiddle (B, R, C), rows the number N of leading rows whose gradient is wanted, None for all T,
+    dmiddle (B, R, C), wanted the number N of leading rows whose gradient is needed, None for all T,
     dpresent (H, T, D) twice: what others, who read these keys and values as their past, add
     -> dx (B, N, C), dpast (H, P, D) twice
     """
@@ -239,7 +246,8 @@ def _attention_dx(
     weights = scope.take("attn.weights")  # (B, H, R, P+T)
     past_key, past_value = past
     T = key.shape[2]
-    N = T if rows is None or read is not None else rows
+    # The rows that are read lie anywhere in T, so the last layer needs all T, even as the only one.
+    N = T if wanted is None or read is not None else wanted
     scope.note_grad("attn.out", dmiddle)
     dcontext = ops.split_heads(scope.linear_dx("attn.out", dmiddle), query.shape[1])  # (B, H, R, D)
     dweights, dscores = ops.attention_dscores(dcontext, value, past_value, weights)
@@ -262,13 +270,13 @@ def _attention_dx(
         scope.note_grad("attn.query", dquery)
         scope.note_grad("attn.key", dkey)
         scope.note_grad("attn.value", dvalue)
-    return dx[:, :rows], dpast
+    return dx[:, :wanted], dpast
 
 
 def _mlp(scope: "_Scope", middle: np.ndarray) -> np.ndarray:
     """middle + down(gelu(up(norm(middle)))), row by row. (B, R, C) -> (B, R, C)"""
     normed = scope.norm("ln2", middle)
-    up = scope.save("mlp.up", scope.linear("mlp.up", normed))  # (B, R, 4C)
+    up = scope.save("mlp.up", scope.linear("mlp.up", normed))  # (B, R, F)
     active, sigma = ops.gelu(up)
     scope.save("mlp.sigma", sigma)
     scope.note("mlp.gelu", active)
@@ -280,7 +288,7 @@ def _mlp_dx(scope: "_Scope", dout: np.ndarray) -> np.ndarray:
     """`_mlp` from its last line to its first; what skips the MLP is added. (B, R, C) -> same"""
     scope.note_grad("out", dout)
     scope.note_grad("mlp.down", dout)
-    dactive = scope.note_grad("mlp.gelu", scope.linear_dx("mlp.down", dout))  # (B, R, 4C)
+    dactive = scope.note_grad("mlp.gelu", scope.linear_dx("mlp.down", dout))  # (B, R, F)
     dup = ops.gelu_dx(dactive, scope.take("mlp.up"), scope.take("mlp.sigma"))
     scope.note_grad("mlp.up", dup)
     dmiddle = scope.norm_dx("ln2", scope.linear_dx("mlp.up", dup))  # (B, R, C)

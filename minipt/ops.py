@@ -4,8 +4,9 @@ In: arrays. Out: arrays, and by name whatever the backward will need. An op has 
 parameters of its own and no opinion about the model it serves. For an output y of a scalar loss,
 `dy` stands for the array of derivatives d loss / d y, of the shape of y; `op_dx` turns dy into the
 gradient of the op's input and `op_dw` into that of its weights. The two are apart because a frozen
-model needs only the first. The story continues in `trace.py`, where the arrays get their names, and
-in `model.py`, where the ops become a transformer.
+model needs only the first. Attention has three inputs and a past, hence `_dscores` and `_dpast`.
+The story continues in `trace.py`, where the arrays get their names, and in `model.py`, where the
+ops become a transformer.
 
 Shapes: B texts, T tokens, P prompt vectors (the past), R rows that ask, C channels, H heads,
 D = C / H channels a head, V vocabulary, K choices. `(..., C)` is any number of leading axes.
@@ -218,22 +219,22 @@ def attention_dx(
     key: Array,
     past_key: Array,
     weights: Array,
-    rows: int,
+    wanted: int,
 ) -> tuple[Array, Array, Array]:
     """scores_rs = query_r · key_s and context_r = Σ_s weights_rs value_s are linear in each factor:
 
     dquery_r = Σ_s dscores_rs key_s, dkey_s = Σ_r dscores_rs query_r,
     dvalue_s = Σ_r weights_rs dcontext_r
 
-    Only for the first `rows` rows r of the queries and s of the keys, N of them below: what no one
-    needs is not computed.
+    Only for the first N = `wanted` rows r of the queries and s of the keys: what no one needs is
+    not computed.
 
     dcontext (B, H, R, D), dscores (B, H, R, P+T), query (B, H, R, D), key (B, H, T, D),
     past_key (H, P, D), weights (B, H, R, P+T)
     -> dquery (B, H, min(N, R), D), dkey and dvalue (B, H, min(N, T), D)
     """
-    first = slice(past_key.shape[1], past_key.shape[1] + rows)
-    dquery = _weighted_sums(dscores[:, :, :rows], key, past_key)  # (B, H, N, D)
+    first = slice(past_key.shape[1], past_key.shape[1] + wanted)
+    dquery = _weighted_sums(dscores[:, :, :wanted], key, past_key)  # (B, H, N, D)
     dkey = _column_sums(dscores[..., first], query)  # (B, H, N, D)
     dvalue = _column_sums(weights[..., first], dcontext)  # (B, H, N, D)
     return dquery, dkey, dvalue

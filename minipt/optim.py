@@ -54,7 +54,7 @@ class Adam(Optimizer):
     mean = β₁ mean + (1 - β₁) g; square = β₂ square + (1 - β₂) g²; both begin at 0, which the
     divisors 1 - βᵗ correct; param -= rate · mean / (√square + ε). With a weight decay, param also
     shrinks by rate · decay · param, apart from the gradient: AdamW (Loshchilov & Hutter 2019,
-    algorithm 2).
+    algorithm 2, with the decay multiplied by the whole rate, as PyTorch has it).
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Adafactor(Optimizer):
     """Adam's square, kept as one number a row and one a column (Shazeer & Stern 2018, algorithm 4).
 
     For a matrix, square ≈ rows columnsᵀ / mean(rows): P + C numbers instead of P · C. β₂ grows as
-    1 - t^-0.8, and an update whose root mean square exceeds `clip` is scaled down to it. Lester et
-    al. 2021 trained their prompts with it at a constant rate of 0.3, without the scaling by the
-    parameter's size. Vectors keep the whole square.
+    1 - t^-0.8, and an update whose root mean square exceeds `clip` is scaled down to it. Vectors
+    keep the whole square (algorithm 5). The rate is not multiplied by the parameter's size: so did
+    Lester et al. 2021, who trained their prompts at a constant 0.3.
     """
 
     def __init__(self, decay: float = 0.8, epsilon: float = 1e-30, clip: float = 1.0) -> None:
@@ -122,7 +122,7 @@ def schedule(kind: str, step: int, steps: int, warmup: int) -> float:
     """The factor on the learning rate at a step, counted from 0.
 
     It rises in a line over `warmup` steps; then "constant" stays at 1, "linear" falls in a line
-    and "cosine" along half a cosine, both to 0 at `steps`. Raises KeyError for another kind.
+    and "cosine" along half a cosine, both to 0 at `steps`.
     """
     if step < warmup:
         return (step + 1) / warmup

@@ -76,6 +76,8 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
             f"{path} was made for base {base_name!r} ({fingerprint[:12]}), not for base "
             f"{base.name!r} ({base.fingerprint[:12]}): a prompt works only on its own base"
         )
+    if len(vectors) >= base.config.context:
+        raise MiniptError(f"{path} holds {len(vectors)} vectors and leaves no room for a text")
     if vectors.ndim != 2 or vectors.shape[1] != base.config.channels or not len(vectors):
         raise MiniptError(
             f"{path} holds an array of shape {vectors.shape}, not (P, {base.config.channels})"
@@ -97,8 +99,8 @@ def init_prompt(
 
     method "uniform": numbers from [-0.5, 0.5]; "vocab": the embeddings of tokens drawn from the
     most frequent; "labels": one vector for each of `label_words`, the mean of its tokens'
-    embeddings, then as "vocab"; "text": the embeddings of the tokens of `text`, repeated or cut
-    to the length. The same seed gives the same bits.
+    embeddings, then as "vocab"; "text", which is PEFT's: the embeddings of the tokens of `text`,
+    repeated or cut to the length. The same seed gives the same bits.
 
     Raises MiniptError for a length that leaves no room for text, an unknown method, and for a
     missing text or missing label words where the method needs them.
@@ -132,7 +134,8 @@ def _draw_frequent(base: Base, count: int, rng: np.random.Generator) -> np.ndarr
     """Token ids without repetition, as far as there are enough. (count,)
 
     A BPE's ids are in the order of its merges, the most frequent pair first, so that low ids are
-    frequent tokens; special tokens are left out.
+    frequent tokens; a vocabulary of fewer than 5,000 counts as frequent as a whole. Special tokens
+    are left out.
     """
     special = set(base.tokenizer.get_added_tokens_decoder()) if base.tokenizer else set()
     frequent = [i for i in range(min(base.config.vocabulary, FREQUENT_TOKENS)) if i not in special]

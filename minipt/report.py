@@ -39,7 +39,7 @@ class Score:
         return confidence_interval(self.correct, self.total)
 
 
-def compare(base: Base, task: Task, tuned: Evaluation) -> dict[str, Score]:
+def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, Score]:
     """A tuned prompt's result on the test split, last, behind what it must be compared with.
 
     majority: the training split's most frequent class, always. bag_of_words: a linear model of the

@@ -40,7 +40,7 @@ HISTORY = (
 
 
 def choose_directory(name: str | None, task: str, base: str, seed: int, resume: bool) -> Path:
-    """Where a run will stand, `runs/<name>/`; nothing is made yet.
+    """Where a run will stand, `runs/<name>/`; its `unfinished` directory is made, which claims it.
 
     name: the user's own, None: made of task, base and seed, and numbered where that is taken, so
     that a second run never meets the first. resume: of the runs under that name, the one that was
@@ -56,12 +56,12 @@ def choose_directory(name: str | None, task: str, base: str, seed: int, resume: 
         if not found:
             raise MiniptError(f"no interrupted run under {RUNS / stem}: start it without --resume")
         return max(found, key=lambda each: checkpoint_path(each).stat().st_mtime)
-    if name and _is_taken(RUNS / name):
+    if name and not _claim(RUNS / name):
         raise MiniptError(
             f"{RUNS / name} or its unfinished run exists already: remove it, choose "
             "another --name, or go on with --resume"
         )
-    return next(place for place in _numbered(stem) if not _is_taken(place))
+    return RUNS / name if name else next(place for place in _numbered(stem) if _claim(place))
 
 
 def unfinished(directory: Path) -> Path:
@@ -140,6 +140,21 @@ def _numbered(stem: str) -> Iterator[Path]:
     """runs/stem, runs/stem-2, runs/stem-3 and so on."""
     yield RUNS / stem
     yield from (RUNS / f"{stem}-{n}" for n in count(2))
+
+
+def _claim(directory: Path) -> bool:
+    """Make the unfinished directory, which only one of two runs at the same time can do."""
+    if directory.exists():
+        return False
+    try:
+        unfinished(directory).mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise MiniptError(
+            f"{unfinished(directory)} cannot be made ({error.strerror}): go where you may write"
+        ) from error
+    return True
 
 
 def _is_taken(directory: Path) -> bool:

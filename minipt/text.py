@@ -69,9 +69,11 @@ def encode(
     """Each text in the template as token ids, and how many texts had to be cut to fit.
 
     A text of more than `room` tokens loses its beginning, so that the words next to the answer
-    stay. Raises MiniptError for a base without a tokenizer, a template without "{text}" and a text
-    that has no tokens.
+    stay. Raises MiniptError for no room at all, a base without a tokenizer, a template without
+    "{text}" and a text that has no tokens.
     """
+    if room < 1:
+        raise MiniptError(f"the prompt leaves no room for a text in base {base.name!r}: shorten it")
     if base.tokenizer is None:
         raise MiniptError(
             f"base {base.name!r} came without a tokenizer.json, so it cannot read text"
@@ -95,7 +97,9 @@ def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:
     A leading space counts: " good" is what follows a text, "good" is not. Raises MiniptError when
     two label words begin with the same token and so cannot be told apart.
     """
-    tokens = [encode(base, "{text}", [word], room=len(word) + 1)[0][0][0] for word in label_words]
+    tokens = [
+        encode(base, "{text}", [word], room=len(word.encode()))[0][0][0] for word in label_words
+    ]
     for k, token in enumerate(tokens):
         if token in tokens[:k]:
             other = label_words[tokens.index(token)]
@@ -107,7 +111,7 @@ def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:
 
 
 def batches(
-    rows: Sequence[np.ndarray],
+    token_rows: Sequence[np.ndarray],
     targets: np.ndarray,
     choices: np.ndarray,
     size: int,
@@ -115,12 +119,12 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every text once, in batches of neighbouring length, so that little of a batch is padding.
 
-    rows: N arrays of token ids; targets (N,); choices (K,); size B, the last batch may be smaller.
+    token_rows: N arrays of token ids; targets (N,); choices (K,); size B, the last may be smaller.
     With an rng, texts of equal length change places and the batches come in random order.
     Yields the texts' indices (B,) and their Batch.
     """
-    lengths = np.array([len(row) for row in rows])  # (N,)
-    order = rng.permutation(len(rows)) if rng else np.arange(len(rows))
+    lengths = np.array([len(row) for row in token_rows])  # (N,)
+    order = rng.permutation(len(token_rows)) if rng else np.arange(len(token_rows))
     order = order[np.argsort(lengths[order], kind="stable")]
     groups = [order[start : start + size] for start in range(0, len(order), size)]
     if rng:
@@ -128,5 +132,5 @@ def batches(
     for group in groups:
         ids = np.zeros((len(group), lengths[group].max()), np.int64)  # (B, T)
         for b, i in enumerate(group):
-            ids[b, : lengths[i]] = rows[i]
+            ids[b, : lengths[i]] = token_rows[i]
         yield group, Batch(ids, lengths[group], targets[group], choices)

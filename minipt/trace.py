@@ -8,6 +8,11 @@ what the machine used. The story continues in `model.py`, which writes and reads
 
 import numpy as np
 
+WITHOUT_GRADIENT = (
+    "not all of its rows depend on the prompt, or it is an op's helper, such as rstd, which the "
+    "op's backward differentiates through in one formula"
+)
+
 
 class Trace:
     """Keeps every activation and every gradient of a step, in the order of computation.
@@ -34,7 +39,7 @@ class Trace:
         KeyError, with the reason, where none was computed.
         """
         if name in self.activations and name not in self.gradients:
-            raise KeyError(f"{name} has no gradient: nothing trainable depends on the whole of it")
+            raise KeyError(f"{name} has no gradient: {WITHOUT_GRADIENT}")
         return self.gradients[name]
 
     def table(self) -> list[dict]:
@@ -54,6 +59,11 @@ class Trace:
             }
             for name, activation in self.activations.items()
         ]
+
+    def clear(self) -> None:
+        """Forget everything: a trace holds one step."""
+        self.activations.clear()
+        self.gradients.clear()
 
     def save(self, name: str, activation: np.ndarray) -> None:
         """Write an activation that the backward pass will read."""
@@ -88,22 +98,13 @@ class Cache(Trace):
 class Untraced(Cache):
     """Keeps nothing: for a forward pass that no backward follows."""
 
+    def clear(self) -> None:
+        """Forget everything: a trace holds one step."""
+        self.activations.clear()
+        self.gradients.clear()
+
     def save(self, name: str, activation: np.ndarray) -> None:
         pass
-
-
-def keep_freed_memory() -> None:
-    """Let the next step use the memory of the last one, which saves a small model a quarter.
-
-    A C library gives the memory of large arrays back to the system when they are freed, and to get
-    it again, page by page, takes time. GNU's keeps those that are smaller than the largest array
-    freed so far, where that is below 32 MB: so one such array, never written to, is made and freed.
-    Other libraries take no notice.
-    """
-    np.empty((32 << 20) - 8192, np.uint8)
-
-
-keep_freed_memory()
 
 
 def _mean_size(array: np.ndarray) -> float:

@@ -2,8 +2,9 @@
 
 In: a frozen `Base` and a `Task`. Out: a `Run` with the prompt that did best on validation, the
 history of every step and the result on the test split, which nothing was chosen on. Long work can
-be interrupted: with a checkpoint it continues later with the same bits. The story ends in
-`store.py`, `plot.py` and `report.py`, which make a file, a picture and a page of a run.
+be interrupted: with a checkpoint it continues later with the same bits. The story continues in
+`store.py`, which keeps a run, and in `plot.py` and `report.py`, which make a picture and a page of
+it.
 """
 
 import hashlib
@@ -38,9 +39,9 @@ class Settings:
     length: P. method and text: the start, as in `init_prompt`. steps: how many batches to learn
     from.
     learning_rate: in units of the vectors for Adam, so that one step moves a coordinate by about
-    this much. schedule: "constant", "linear" or "cosine" after `warmup` steps. clip: the largest
-    norm of a gradient. evaluate_every: steps between looks at the validation split. patience:
-    how many such looks without a better one end the run early, None: none do.
+    this much. schedule: "constant", "linear" or "cosine" after `warmup` steps, at most a tenth of
+    all. clip: the largest norm of a gradient. evaluate_every: steps between looks at the validation
+    split. patience: how many such looks without a better one end the run early, None: none do.
 
     Raises MiniptError for a value that makes no sense, by its name.
     """
@@ -60,8 +61,8 @@ class Settings:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("length", "steps", "batch_size", "evaluate_every"):
-            if getattr(self, name) < 1:
+        for name in ("length", "steps", "batch_size", "evaluate_every", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise MiniptError(f"{name} is at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
@@ -131,6 +132,17 @@ class _State:
         return self.history[-1]["step"] if self.history else 0
 
 
+def keep_freed_memory() -> None:
+    """Let each step use the memory of the one before, a fifth of a small model's time.
+
+    A C library gives the memory of large arrays back to the system when they are freed, and to get
+    it again, page by page, takes time. GNU's keeps those that are smaller than the largest array
+    freed so far, where that is below 32 MB: so one such array, never written to, is made and freed.
+    Other libraries take no notice.
+    """
+    np.empty((32 << 20) - 8192, np.uint8)
+
+
 def tune(
     base: Base,
     task: Task,
@@ -142,23 +154,26 @@ def tune(
 
     checkpoint: a file to write at each look at the validation split; with `resume` the run
     continues from it, and the result has the same bits as without the interruption. settings: the
-    fields of `Settings`, such as length=20, steps=600, seed=0. Ctrl-C ends the run and returns the
-    best prompt so far, with `interrupted` set.
+    fields of `Settings`, such as length=20, steps=600, seed=0. Ctrl-C ends the learning: what is
+    returned is the best prompt so far, with `interrupted` set.
 
     Raises MiniptError for settings that make no sense, a checkpoint that is missing, damaged or of
     another run, and a loss that is no longer finite.
     """
     chosen = Settings(**settings)
+    keep_freed_memory()
     fingerprint = base.fingerprint
     start = _start(base, task, chosen)
     identity = {"base": fingerprint, "task": _digest(task), "settings": asdict(chosen)}
     state = _State(start.vectors.copy(), start.vectors.copy(), OPTIMIZERS[chosen.optimizer]())
     if resume:
         _read_checkpoint(checkpoint, identity, state)
-    rows, cut = encode(base, task.template, task.train.texts, base.config.context - chosen.length)
+    token_rows, cut = encode(
+        base, task.template, task.train.texts, base.config.context - chosen.length
+    )
     interrupted = False
     try:
-        for _ in _learn(base, task, rows, start, chosen, state):
+        for _ in _learn(base, task, token_rows, start, chosen, state):
             if checkpoint is not None:
                 _write_checkpoint(checkpoint, identity, state)
     except KeyboardInterrupt:
@@ -191,10 +206,10 @@ def evaluate(
     template, label_words = _reading(prompt, task)
     choices = label_tokens(base, label_words)
     room = base.config.context - (len(prompt.vectors) if prompt else 0)
-    rows, _ = encode(base, template, split.texts, room)
+    token_rows, _ = encode(base, template, split.texts, room)
     past = read_prompt(base, prompt)
-    answers = np.empty((len(rows), len(choices)), np.float32)  # (N, K)
-    for indices, batch in batches(rows, split.labels, choices, EVALUATION_BATCH):
+    answers = np.empty((len(token_rows), len(choices)), base.dtype)  # (N, K)
+    for indices, batch in batches(token_rows, split.labels, choices, EVALUATION_BATCH):
         answers[indices] = logits_after(base, batch, past)
     losses, probabilities = cross_entropy(answers, split.labels)  # (N,), (N, K)
     predicted = answers.argmax(1)  # (N,)
@@ -202,10 +217,10 @@ def evaluate(
     np.add.at(counts, (split.labels, predicted), 1)
     correct = int(counts.trace())
     return Evaluation(
-        accuracy=correct / len(rows),
+        accuracy=correct / len(token_rows),
         loss=float(losses.mean()),
         correct=correct,
-        total=len(rows),
+        total=len(token_rows),
         counts=counts,
         probabilities=probabilities,
     )
@@ -236,7 +251,7 @@ def _start(base: Base, task: Task, chosen: Settings) -> SoftPrompt:
 def _learn(
     base: Base,
     task: Task,
-    rows: list[np.ndarray],
+    token_rows: list[np.ndarray],
     start: SoftPrompt,
     chosen: Settings,
     state: _State,
@@ -252,7 +267,7 @@ def _learn(
     prompt = SoftPrompt(state.vectors, start.fingerprint, start.base_name, start.about)
     bar = tqdm(total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None)
     with bar:
-        for batch in _stream(rows, task.train.labels, choices, chosen, state.step):
+        for batch in _stream(token_rows, task.train.labels, choices, chosen, state.step):
             began = time.perf_counter()
             record = _step(base, prompt, batch, start, chosen, state)
             bar.update()
@@ -276,7 +291,8 @@ def _step(
     state: _State,
 ) -> dict:
     """One step: loss, gradient, clipping, optimizer; and the record of it."""
-    rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, chosen.warmup)
+    warmup = min(chosen.warmup, chosen.steps // 10)
+    rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, warmup)
     loss, gradient = loss_and_gradient(base, prompt, batch)
     if not (math.isfinite(loss) and np.isfinite(gradient).all()):
         raise MiniptError(
@@ -316,13 +332,19 @@ def _is_over(state: _State, chosen: Settings) -> bool:
 
 
 def _stream(
-    rows: list[np.ndarray], labels: np.ndarray, choices: np.ndarray, chosen: Settings, first: int
+    token_rows: list[np.ndarray],
+    labels: np.ndarray,
+    choices: np.ndarray,
+    chosen: Settings,
+    first: int,
 ) -> Iterator[Batch]:
     """Batches for ever, from the one of step `first`; each epoch's order has a seed of its own."""
-    epoch, skipped = divmod(first, math.ceil(len(rows) / chosen.batch_size))
+    epoch, skipped = divmod(first, math.ceil(len(token_rows) / chosen.batch_size))
     while True:
         rng = np.random.default_rng([chosen.seed, epoch])
-        for i, (_, batch) in enumerate(batches(rows, labels, choices, chosen.batch_size, rng)):
+        for i, (_, batch) in enumerate(
+            batches(token_rows, labels, choices, chosen.batch_size, rng)
+        ):
             if i >= skipped:
                 yield batch
         epoch, skipped = epoch + 1, 0

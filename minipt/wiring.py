@@ -47,7 +47,8 @@ def loss_and_gradient(
 ) -> tuple[float, np.ndarray]:
     """The mean cross-entropy of a batch in nats, and its gradient for the prompt's vectors.
 
-    trace: a `Trace` to be filled with every activation and gradient by name. wiring: "shared" or
+    trace: a `Trace`, emptied and filled with this step's arrays by name. All is computed in the
+    base's float type. wiring: "shared" or
     "concatenated"; in the latter the rows called `text` begin with the prompt's.
     Returns the loss and d loss / d vectors (P, C).
     Raises MiniptError for an unknown wiring, a prompt of another width, targets or ids outside
@@ -57,7 +58,8 @@ def loss_and_gradient(
         raise MiniptError(f"unknown wiring {wiring!r}: choose one of {', '.join(WIRINGS)}")
     _check(base, batch, prompt)
     trace = Cache() if trace is None else trace
-    return WIRINGS[wiring](base, prompt.vectors, batch, trace)
+    trace.clear()
+    return WIRINGS[wiring](base, prompt.vectors.astype(base.dtype), batch, trace)
 
 
 def shared(base: Base, vectors: np.ndarray, batch: Batch, trace: Trace) -> tuple[float, np.ndarray]:
@@ -70,13 +72,13 @@ def shared(base: Base, vectors: np.ndarray, batch: Batch, trace: Trace) -> tuple
     hidden, _ = forward(base, text, trace, "text", batch.read, past)  # (B, 1, C)
     loss, dhidden = _loss(base, hidden, batch, trace)
 
-    _, dpast = backward(base, dhidden, trace, "text", batch.read, rows=0, past=past)
+    _, dpast = backward(base, dhidden, trace, "text", batch.read, wanted=0, past=past)
     nothing = np.zeros((1, 0, vectors.shape[1]), vectors.dtype)  # (1, R = 0, C)
     dprompt, _ = backward(
-        base, nothing, trace, "prompt", READ_NOTHING, rows=len(vectors), dpresent=dpast
+        base, nothing, trace, "prompt", READ_NOTHING, wanted=len(vectors), dpresent=dpast
     )  # (1, P, C)
     trace.note_grad("prompt.vectors", dprompt[0])
-    return loss, dprompt[0]
+    return loss, dprompt[0].copy()
 
 
 def concatenated(
@@ -93,10 +95,10 @@ def concatenated(
     hidden, _ = forward(base, x, trace, "text", read)  # (B, 1, C)
     loss, dhidden = _loss(base, hidden, batch, trace)
 
-    dx, _ = backward(base, dhidden, trace, "text", read, rows=P)  # (B, P, C)
+    dx, _ = backward(base, dhidden, trace, "text", read, wanted=P)  # (B, P, C)
     gradient = dx.sum(0)  # (P, C): the same vectors stood in front of every text
     trace.note_grad("prompt.vectors", gradient)
-    return loss, gradient
+    return loss, gradient.copy()
 
 
 WIRINGS = {"shared": shared, "concatenated": concatenated}
@@ -106,7 +108,7 @@ def read_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
     """What a finished prompt leaves for texts to read, computed once and for all of them."""
     if prompt is None:
         return None
-    x = embed_vectors(base, prompt.vectors)[None]  # (1, P, C)
+    x = embed_vectors(base, prompt.vectors.astype(base.dtype))[None]  # (1, P, C)
     return forward(base, x, Untraced(), "prompt", READ_NOTHING)[1]
 
 

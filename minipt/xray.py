@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 LEGEND = """\
 prompt.* is the prompt's own pass, text.* the text's, which reads the prompt's keys and values; h0
 is the lowest layer. size: the mean absolute value; gradient: that of d loss / d array, which has
-the array's shape; -: none was computed, as nothing trainable depends on the whole of the array."""
+the array's shape; -: none was computed: not all of the array's rows depend on the prompt, or it is
+an op's helper, which the op's backward differentiates through in one formula."""
 
 
 @dataclass(frozen=True)

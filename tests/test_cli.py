@@ -195,15 +195,15 @@ def test_predict(call, finished, here, monkeypatch):
 def test_predict_reads_lines(finished, call, here):
     result = subprocess.run(
         [sys.executable, "-m", "minipt", "predict", finished, "--json"],
-        input="the film was good\n\n  \nthe day was £5\n",
+        input="the film was good\n\n  \nthe day\x85was £5\n",
         capture_output=True,
         text=True,
         encoding="utf-8",
         env=os.environ | {"PYTHONUTF8": "1"},
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "blank texts left out: 2\n")
     texts = [json.loads(line)["text"] for line in result.stdout.splitlines()]
-    assert texts == ["the film was good", "the day was £5"]
+    assert texts == ["the film was good", "the day\x85was £5"]
 
 
 @pytest.mark.parametrize(("given", "match"), [(b"", "no text to answer"), (b"\xff\n", "not utf-8")])
@@ -428,7 +428,7 @@ def test_ctrl_c_after_the_last_step_costs_no_work(call, job, here, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli, "compare", pressed)
+        patched.setattr(cli, "compare_with_rivals", pressed)
         status, _, err = call(*job)
     assert status == 130
     assert "interrupted after step 6" in one_sentence(err)

@@ -71,3 +71,10 @@ def test_compare_of_nothing_is_nothing():
 def test_compare_names_the_array_of_another_shape():
     with pytest.raises(ValueError, match=r"text\.h0\.out: shape \(2,\)"):
         compare("text.h0.out", np.ones(2), np.ones(3))
+
+
+def test_nan_is_never_a_right_gradient():
+    x = np.ones(3)
+    wrong = np.full(3, np.nan)
+    assert np.isnan(check_gradient(lambda x: (x**2).sum(), x, wrong))
+    assert np.isnan(check_gradient(lambda x: np.nan, x, 2 * x))

@@ -13,7 +13,7 @@ from minipt.report import (
     align,
     choose_messages,
     class_table,
-    compare,
+    compare_with_rivals,
     comparison_table,
     introduce,
     make_record,
@@ -49,7 +49,7 @@ def test_a_score_has_its_interval():
 
 
 def test_the_comparison_is_of_the_test_split(base, task, run):
-    scores = compare(base, task, run.test)
+    scores = compare_with_rivals(base, task, run.test)
     assert list(scores) == ["majority", "bag_of_words", "untuned", "tuned"]
     assert scores["majority"].accuracy == task.majority_accuracy
     words = bag_of_words(task.train, task.test, 2)
@@ -65,7 +65,7 @@ def test_the_comparison_is_of_the_test_split(base, task, run):
 
 
 def test_the_record_is_json(base, task, run):
-    record = make_record(base, task, run, compare(base, task, run.test))
+    record = make_record(base, task, run, compare_with_rivals(base, task, run.test))
     assert json.loads(json.dumps(record)) == record
     assert record["test_accuracy"] == run.test_accuracy
     assert record["validation_accuracy"] == run.history[run.best_step]["validation_accuracy"]
@@ -74,7 +74,7 @@ def test_the_record_is_json(base, task, run):
 
 
 def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
-    told = tell(base, task, run, compare(base, task, run.test))
+    told = tell(base, task, run, compare_with_rivals(base, task, run.test))
     assert max(map(len, told.splitlines())) <= 100
     assert "too long" not in told
     run.cut = 3

@@ -44,7 +44,7 @@ def choose(name=None, resume=False, task="sms-spam", base="tiny", seed=0) -> str
 
 def interrupt(directory, age=0.0):
     path = checkpoint_path(directory)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     os.utime(path, (1e9 - age, 1e9 - age))
 
@@ -53,7 +53,15 @@ def test_names(here):
     assert choose() == "runs/sms-spam-tiny-0"
     assert choose(task="my texts: all", base="", seed=3) == "runs/my-texts-all--3"
     assert choose("mine") == "runs/mine"
-    assert list(here.iterdir()) == []
+    assert all(path.name.endswith(".unfinished") for path in (here / "runs").iterdir())
+
+
+def test_two_runs_at_the_same_time_never_meet(here):
+    assert choose() == "runs/sms-spam-tiny-0"
+    assert choose() == "runs/sms-spam-tiny-0-2"
+    assert choose("mine") == "runs/mine"
+    with pytest.raises(MiniptError, match="exists already"):
+        choose("mine")
 
 
 def test_what_is_there_is_never_taken(here):
