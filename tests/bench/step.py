@@ -33,6 +33,7 @@ from tqdm import tqdm
 import minipt
 from minipt.optim import Adam
 from minipt.text import batches, encode, label_tokens
+from minipt.tune import keep_freed_memory
 
 T = 24
 RATE = 1e-3
@@ -62,9 +63,10 @@ Rows = list[np.ndarray]  # the token ids of each text
 
 
 class Ours:
-    """minipt with its defaults."""
+    """minipt as `tune` uses it."""
 
     def __init__(self, directory: Path, vectors: np.ndarray) -> None:
+        keep_freed_memory()
         self.base = minipt.load_base(directory)
         self.prompt = minipt.SoftPrompt(vectors.copy(), self.base.fingerprint, self.base.name)
         self.optimizer = Adam()
