@@ -219,18 +219,26 @@ def _asked(synset: Synset, rng: random.Random) -> Iterator[tuple[str, str, str]]
     elif synset.field == "noun.person":
         yield "person", f"What do you call {clause}?", word
         yield "person", rng.choice(["Who is", "Name"]) + f" {clause}?", word
-    elif synset.field.startswith("noun") and rng.random() < 0.5:
+    else:
+        yield from _asked_of_word(synset.field, word, first, clause, rng)
+
+
+def _asked_of_word(
+    field: str, word: str, first: str, clause: str, rng: random.Random
+) -> Iterator[tuple[str, str, str]]:
+    """The same for a common noun or a verb: what it is, or which word is meant."""
+    if field.startswith("noun") and rng.random() < 0.5:
         name = word if word[0].isupper() else _article(word)
         question = rng.choice([f"What is {name}?", f"What does {word} mean?"])
         yield "description", question, first
-    elif synset.field.startswith("noun"):
+    elif field.startswith("noun"):
         if found := re.match(
             r"(?:an?|the|any) (\w+) ((?:that|which|who|of|used|in|with|for)\b.+)", clause
         ):
             yield "thing", f"What {found[1]} {re.sub('^(that|which) ', '', found[2])}?", word
         else:
             yield "thing", f"What is the name for {clause}?", word
-    elif synset.field.startswith("verb") and rng.random() < 0.5:
+    elif field.startswith("verb") and rng.random() < 0.5:
         start = rng.choice(["How do you", "How does one", "What happens when you", "Why do people"])
         yield "description", f"{start} {word}?", first
 

@@ -1,6 +1,6 @@
 """Make the tiny base: text, then a tokenizer, then a GPT-2 of 6 layers, then `data/tiny/`.
 
-    python data/recipe/pretrain.py --minutes 90
+    python data/recipe/pretrain.py --minutes 78
 
 needs torch beside minipt. Ctrl-C is safe: the same command goes on from the last checkpoint. The
 run is a budget of time, so a slower machine sees less text; the order of the text is seeded.
@@ -350,7 +350,7 @@ def train(work: Path, minutes: float, seed: int) -> Run:
 def main() -> None:
     """Read the arguments, train, export."""
     parser = argparse.ArgumentParser(description="make minipt's tiny base")
-    parser.add_argument("--minutes", type=float, default=90.0)
+    parser.add_argument("--minutes", type=float, default=78.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=cache_directory() / "tiny-recipe")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "tiny")
