@@ -49,7 +49,7 @@ class Settings:
     length: int = 20
     method: str = "vocab"
     text: str | None = None
-    steps: int = 600
+    steps: int = 250
     seed: int = 0
     batch_size: int = 16
     learning_rate: float = 0.3
@@ -57,7 +57,7 @@ class Settings:
     schedule: str = "linear"
     warmup: int = 20
     clip: float = 1.0
-    evaluate_every: int = 100
+    evaluate_every: int = 50
     patience: int | None = None
 
     def __post_init__(self) -> None:
