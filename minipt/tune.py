@@ -39,7 +39,7 @@ class Settings:
     length: P. method and text: the start, as in `init_prompt`. steps: how many batches to learn
     from.
     learning_rate: in units of the vectors for Adam, so that one step moves a coordinate by about
-    this much. schedule: "constant", "linear" or "cosine" after `warmup` steps, at most a tenth of
+    this much. schedule: "constant", "linear" or "cosine" after `warmup` steps, at most half of
     all. clip: the largest norm of a gradient. evaluate_every: steps between looks at the validation
     split. patience: how many such looks without a better one end the run early, None: none do.
 
@@ -291,7 +291,7 @@ def _step(
     state: _State,
 ) -> dict:
     """One step: loss, gradient, clipping, optimizer; and the record of it."""
-    warmup = min(chosen.warmup, chosen.steps // 10)
+    warmup = min(chosen.warmup, chosen.steps // 2)
     rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, warmup)
     loss, gradient = loss_and_gradient(base, prompt, batch)
     if not (math.isfinite(loss) and np.isfinite(gradient).all()):
