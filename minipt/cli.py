@@ -156,7 +156,7 @@ def _add_predict(commands) -> None:
         "predict",
         _predict,
         "answer texts with a tuned prompt",
-        'minipt predict runs/sms-spam-tiny-0 "you have won a prize, call now"',
+        'minipt predict runs/sms-spam-tiny-0 "shall we meet at noon?"',
     ).add_argument
     add("run", type=Path, metavar="RUN", help="a run's directory, or its prompt.safetensors")
     add("texts", nargs="*", metavar="TEXT", help="default: the lines of standard input")
