@@ -39,7 +39,12 @@ def row(base: minipt.model.Base, name: str, arguments: argparse.Namespace) -> st
     untuned = minipt.evaluate(base, None, test, task).accuracy
     tuned = [
         minipt.tune(
-            base, task, length=arguments.length, steps=arguments.steps, seed=seed
+            base,
+            task,
+            length=arguments.length,
+            steps=arguments.steps,
+            evaluate_every=100,
+            seed=seed,
         ).test_accuracy
         for seed in tqdm(range(arguments.seeds), desc=name, unit="seed")
     ]
