@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
+from minipt.base import Base, Config, parameter_shapes
 from minipt.errors import MiniptError
 from minipt.files import complete_directory, shipped
-from minipt.model import Base, Config, parameter_shapes
 
 NAMES = ("tiny",)
 

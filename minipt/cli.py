@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from minipt.base import Base
 from minipt.checkpoint import NAMES, load_base
 from minipt.doctor import examine, tell_health
 from minipt.errors import MiniptError
 from minipt.files import complete_file
-from minipt.model import Base
 from minipt.optim import OPTIMIZERS, SCHEDULES
 from minipt.plot import draw_curves
 from minipt.prompt import METHODS, SoftPrompt, init_prompt, load_prompt

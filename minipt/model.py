@@ -16,88 +16,13 @@ V vocabulary, L layers, F channels inside the MLP (4C in GPT-2); R rows that are
 ask; N rows whose gradient is wanted.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-
 import numpy as np
-from tokenizers import Tokenizer
 
 from minipt import ops
+from minipt.base import Base, Config
 from minipt.trace import Trace
 
 Past = list[tuple[np.ndarray, np.ndarray]]  # keys and values (H, P, D) of each layer
-
-
-@dataclass(frozen=True)
-class Config:
-    """The sizes of a GPT-2. `hidden` is the width of the MLP, `context` the number of positions."""
-
-    layers: int
-    channels: int
-    heads: int
-    hidden: int
-    vocabulary: int
-    context: int
-    epsilon: float
-
-
-def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Every parameter's name and shape, in the order in which a forward pass meets them."""
-    C, F = config.channels, config.hidden
-    shapes = {"token.table": (config.vocabulary, C), "position.table": (config.context, C)}
-    for i in range(config.layers):
-        at = f"h{i}"
-        shapes |= {f"{at}.ln1.gain": (C,), f"{at}.ln1.bias": (C,)}
-        for part in ("query", "key", "value", "out"):
-            shapes |= {f"{at}.attn.{part}.weight": (C, C), f"{at}.attn.{part}.bias": (C,)}
-        shapes |= {f"{at}.ln2.gain": (C,), f"{at}.ln2.bias": (C,)}
-        shapes |= {f"{at}.mlp.up.weight": (C, F), f"{at}.mlp.up.bias": (F,)}
-        shapes |= {f"{at}.mlp.down.weight": (F, C), f"{at}.mlp.down.bias": (C,)}
-    return shapes | {"final.gain": (C,), "final.bias": (C,)}
-
-
-@dataclass(frozen=True)
-class Base:
-    """A frozen language model: its sizes, its numbers, its tokenizer.
-
-    params: dict from the names of `parameter_shapes` to arrays, float32, made read-only here, so
-    that a write anywhere raises ValueError. tokenizer: None for a base that computes with ids only.
-    """
-
-    name: str
-    config: Config
-    params: dict[str, np.ndarray]
-    tokenizer: Tokenizer | None
-
-    def __post_init__(self) -> None:
-        for array in self.params.values():
-            array.flags.writeable = False
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256, in hex, of the config and every parameter's name, type and bytes, read now."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name in sorted(self.params):
-            array = self.params[name]
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
-        return digest.hexdigest()
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The parameters' float type, in which everything is computed."""
-        return self.params["token.table"].dtype
-
-    @property
-    def size(self) -> int:
-        """The number of parameters."""
-        return sum(array.size for array in self.params.values())
-
-    def astype(self, dtype: type) -> "Base":
-        """A copy in another float type: np.float64 is what a gradient check needs."""
-        params = {name: array.astype(dtype) for name, array in self.params.items()}
-        return Base(self.name, self.config, params, self.tokenizer)
 
 
 def embed_tokens(base: Base, ids: np.ndarray, start: int) -> np.ndarray:

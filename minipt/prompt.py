@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.files import read_tensors, write_tensors
-from minipt.model import Base
 from minipt.text import encode
 
 # Lester et al. draw uniform starts from [-0.5, 0.5] and vocabulary starts from the 5,000 most

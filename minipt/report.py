@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from minipt.base import Base
 from minipt.baseline import bag_of_words, confidence_interval
-from minipt.model import Base
 from minipt.prompt import SoftPrompt, versions
 from minipt.tasks import Task
 from minipt.tune import Evaluation, Run, Settings, evaluate

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.model import Base
 
 
 @dataclass

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.files import read_tensors, write_tensors
-from minipt.model import Base
 from minipt.ops import cross_entropy
 from minipt.optim import OPTIMIZERS, SCHEDULES, Optimizer, clip_gradients, schedule
 from minipt.prompt import SoftPrompt, init_prompt

@@ -20,9 +20,9 @@ The story continues in `tune.py`, which takes this step many times.
 import numpy as np
 
 from minipt import ops
+from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.model import (
-    Base,
     Past,
     backward,
     embed_tokens,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minipt.model import Base
+from minipt.base import Base
 from minipt.ops import softmax
 from minipt.optim import OPTIMIZERS, clip_gradients, schedule
 from minipt.plot import draw_step

@@ -3,7 +3,7 @@
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from minipt.model import Base, Config, parameter_shapes
+from minipt.base import Base, Config, parameter_shapes
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
 

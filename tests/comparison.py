@@ -14,8 +14,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from minipt.base import Base
 from minipt.gradcheck import compare
-from minipt.model import Base
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
 from minipt.trace import Trace

@@ -10,9 +10,9 @@ import pytest
 from bases import base_with_tokenizer, random_base, small_tokenizer
 from safetensors.numpy import load_file, save_file
 
+from minipt.base import Base
 from minipt.checkpoint import load_base, save_base
 from minipt.errors import MiniptError
-from minipt.model import Base
 
 
 @pytest.fixture(scope="module")

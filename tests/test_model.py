@@ -6,9 +6,10 @@ from bases import random_base, random_batch, random_prompt
 
 from minipt import ops
 from minipt import wiring as wiring_module
+from minipt.base import Base, parameter_shapes
 from minipt.errors import MiniptError
 from minipt.gradcheck import check_gradient, compare
-from minipt.model import Base, causal_mask, parameter_shapes
+from minipt.model import causal_mask
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
 from minipt.trace import Cache, Trace

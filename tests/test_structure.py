@@ -13,9 +13,9 @@ PACKAGE = ROOT / "minipt"
 # In the order of reading: a module imports from the layers below it and, in its own layer, only
 # what was read before it.
 LAYERS = (
-    ("errors", "files", "ops", "trace", "gradcheck", "optim", "fetch"),
-    ("model", "text", "prompt", "wiring"),
-    ("checkpoint", "tasks", "baseline"),
+    ("errors", "files", "ops", "attention", "trace", "gradcheck", "optim", "fetch"),
+    ("base", "model", "readout", "text", "prompt", "adapter", "wiring", "generate"),
+    ("families", "gguf_file", "bases", "checkpoint", "tasks", "baseline"),
     ("tune",),
     ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),
 )

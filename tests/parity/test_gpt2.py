@@ -13,7 +13,7 @@ from comparison import State, assert_matches
 from recorder import random_gpt2, record
 
 import minipt
-from minipt.model import Base
+from minipt.base import Base
 from minipt.wiring import logits
 
 MODELS = {
