@@ -1,12 +1,13 @@
 """Prompt tuning by hand: a frozen transformer in NumPy and the vectors in front of the text.
 
-Read the modules in this order: `ops`, `trace`; `model`, `text`, `prompt`, `wiring`; `optim`,
-`tune`, `gradcheck`; `checkpoint`, `fetch`, `tasks`, `baseline`; `store`, `plot`, `report`, `xray`,
-`doctor`, `cli`. Each one's docstring says what comes in, what goes out and where the story
+Read the modules in this order: `ops`, `trace`; `model`, `text`, `prompt`, `adapter`, `wiring`;
+`optim`, `tune`, `gradcheck`; `checkpoint`, `fetch`, `tasks`, `baseline`; `store`, `plot`, `report`,
+`xray`, `doctor`, `cli`. Each one's docstring says what comes in, what goes out and where the story
 continues. `errors` and `files` are small and serve all. The name `minipt.tune` is the function; its
 module is reached by `from minipt.tune import ...`.
 """
 
+from minipt.adapter import from_peft
 from minipt.checkpoint import load_base
 from minipt.errors import MiniptError
 from minipt.gradcheck import check_gradient, compare
@@ -25,6 +26,7 @@ __all__ = [
     "check_gradient",
     "compare",
     "evaluate",
+    "from_peft",
     "init_prompt",
     "load_base",
     "load_csv",

@@ -5,6 +5,8 @@ Lester, Al-Rfou and Constant 2021, "The Power of Scale for Parameter-Efficient P
 section 2. The story continues in `wiring.py`, which puts the vectors in front of a text.
 """
 
+import hashlib
+import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save
 
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.files import read_tensors, write_tensors
+from minipt.files import complete_directory, read_tensors, write_tensors
 from minipt.text import encode
 
 # Lester et al. draw uniform starts from [-0.5, 0.5] and vocabulary starts from the 5,000 most
@@ -23,6 +26,26 @@ from minipt.text import encode
 UNIFORM_RANGE = 0.5
 FREQUENT_TOKENS = 5000
 METHODS = ("uniform", "vocab", "labels", "text")
+# What PEFT 0.21 writes about a prompt. None: it has nothing to say, or takes it from the model.
+ADAPTER = {
+    "auto_mapping": None,
+    "base_model_name_or_path": None,
+    "inference_mode": True,
+    "modules_to_save": None,
+    "num_attention_heads": None,
+    "num_layers": None,
+    "num_transformer_submodules": 1,
+    "num_virtual_tokens": None,
+    "peft_type": "PROMPT_TUNING",
+    "peft_version": "0.21.2",
+    "prompt_tuning_init": "RANDOM",
+    "prompt_tuning_init_text": None,
+    "revision": None,
+    "task_type": "CAUSAL_LM",
+    "token_dim": None,
+    "tokenizer_kwargs": None,
+    "tokenizer_name_or_path": None,
+}
 
 
 @dataclass
@@ -44,16 +67,51 @@ class SoftPrompt:
 
         Raises MiniptError when the vectors are not finite or the file cannot be written.
         """
-        if not np.isfinite(self.vectors).all():
-            raise MiniptError(
-                f"the prompt holds NaN or infinite numbers, so {path} was not written"
-            )
-        record = {
+        self._refuse_infinite(path)
+        write_tensors(path, {"prompt": np.ascontiguousarray(self.vectors)}, self._record())
+
+    def to_peft(self, directory: str | Path, base_name: str | None = None) -> None:
+        """Write the adapter that Hugging Face's PEFT 0.21 reads, complete or not at all.
+
+        `adapter_config.json` and `adapter_model.safetensors`, one tensor `prompt_embeddings` (P, C)
+        float32, are as PEFT writes them, except that the numbers of layers and heads, which a
+        prompt does not know, are null: PEFT takes them from the model. Beside them `minipt.json`
+        holds what PEFT has no place for (template, labels, history); `minipt.from_peft` reads it,
+        PEFT neither reads it nor writes it again.
+
+        base_name: what PEFT is to call the model, such as a hub id (default: the base's own name,
+        or what the adapter called it that the prompt was read from). PEFT computes what minipt
+        does if texts are padded on the right: it too counts positions from the first vector.
+        Raises MiniptError when the vectors are not finite, and when the directory exists or cannot
+        be written.
+        """
+        self._refuse_infinite(directory)
+        vectors = np.ascontiguousarray(self.vectors, np.float32)  # (P, C)
+        tensors = save({"prompt_embeddings": vectors}, {"format": "pt"})
+        adapter = ADAPTER | {"base_model_name_or_path": self.base_name}
+        adapter |= self.about.get("adapter", {})
+        adapter |= {"num_virtual_tokens": vectors.shape[0], "token_dim": vectors.shape[1]}
+        adapter |= {"base_model_name_or_path": base_name} if base_name else {}
+        record = self._record() | {"adapter_model_sha256": hashlib.sha256(tensors).hexdigest()}
+        with complete_directory(directory) as partial:
+            (partial / "adapter_model.safetensors").write_bytes(tensors)
+            described = json.dumps(adapter, indent=2, sort_keys=True)
+            (partial / "adapter_config.json").write_text(described, encoding="utf-8")
+            (partial / "minipt.json").write_text(json.dumps(record), encoding="utf-8")
+
+    def _record(self) -> dict:
+        """All but the vectors, for JSON."""
+        return {
             "fingerprint": self.fingerprint,
             "base_name": self.base_name,
             "about": self.about | {"versions": versions()},
         }
-        write_tensors(path, {"prompt": np.ascontiguousarray(self.vectors)}, record)
+
+    def _refuse_infinite(self, path: str | Path) -> None:
+        if not np.isfinite(self.vectors).all():
+            raise MiniptError(
+                f"the prompt holds NaN or infinite numbers, so {path} was not written"
+            )
 
 
 def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
@@ -71,20 +129,31 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
         fingerprint, base_name = record["fingerprint"], record["base_name"]
     except KeyError as error:
         raise MiniptError(f"{path} is no prompt that minipt saved: it lacks {error}") from None
+    check_fits(path, vectors, fingerprint, base_name, base)
+    return SoftPrompt(vectors, fingerprint, base_name, about)
+
+
+def check_fits(
+    path: Path, vectors: np.ndarray, fingerprint: str, base_name: str, base: Base
+) -> None:
+    """Raise MiniptError if what was read from a file is no prompt (P, C) for this base.
+
+    fingerprint and base_name: of the base that the file says it was made for.
+    """
     if fingerprint != base.fingerprint:
         raise MiniptError(
             f"{path} was made for base {base_name!r} ({fingerprint[:12]}), not for base "
             f"{base.name!r} ({base.fingerprint[:12]}): a prompt works only on its own base"
         )
-    if len(vectors) >= base.config.context:
-        raise MiniptError(f"{path} holds {len(vectors)} vectors and leaves no room for a text")
     if vectors.ndim != 2 or vectors.shape[1] != base.config.channels or not len(vectors):
         raise MiniptError(
-            f"{path} holds an array of shape {vectors.shape}, not (P, {base.config.channels})"
+            f"{path} holds an array of shape {vectors.shape}, not (P, {base.config.channels}) "
+            f"as base {base.name!r} needs"
         )
+    if len(vectors) >= base.config.context:
+        raise MiniptError(f"{path} holds {len(vectors)} vectors and leaves no room for a text")
     if not np.isfinite(vectors).all():
         raise MiniptError(f"{path} holds NaN or infinite numbers: make the prompt again")
-    return SoftPrompt(vectors, fingerprint, base_name, about)
 
 
 def init_prompt(
