@@ -1,15 +1,16 @@
 """Prompt tuning by hand: a frozen transformer in NumPy and the vectors in front of the text.
 
-Read the modules in this order: `ops`, `trace`; `model`, `text`, `prompt`, `adapter`, `wiring`;
-`optim`, `tune`, `gradcheck`; `checkpoint`, `fetch`, `tasks`, `baseline`; `store`, `plot`, `report`,
-`xray`, `doctor`, `cli`. Each one's docstring says what comes in, what goes out and where the story
-continues. `errors` and `files` are small and serve all. The name `minipt.tune` is the function; its
-module is reached by `from minipt.tune import ...`.
+Read the modules in this order: `ops`, `trace`; `model`, `text`, `prompt`, `adapter`, `wiring`,
+`generate`; `optim`, `tune`, `gradcheck`; `checkpoint`, `fetch`, `tasks`, `baseline`; `store`,
+`plot`, `report`, `xray`, `doctor`, `cli`. Each one's docstring says what comes in, what goes out
+and where the story continues. `errors` and `files` are small and serve all. The names `minipt.tune`
+and `minipt.generate` are the functions; the modules are reached by `from minipt.tune import ...`.
 """
 
 from minipt.adapter import from_peft
 from minipt.checkpoint import load_base
 from minipt.errors import MiniptError
+from minipt.generate import generate
 from minipt.gradcheck import check_gradient, compare
 from minipt.prompt import SoftPrompt, init_prompt, load_prompt
 from minipt.tasks import load_csv, load_task
@@ -27,6 +28,7 @@ __all__ = [
     "compare",
     "evaluate",
     "from_peft",
+    "generate",
     "init_prompt",
     "load_base",
     "load_csv",

