@@ -8,9 +8,13 @@ model needs only the first. Attention has three inputs and a past, hence `_dscor
 The story continues in `trace.py`, where the arrays get their names, and in `model.py`, where the
 ops become a transformer.
 
-Shapes: B texts, T tokens, P prompt vectors (the past), R rows that ask, C channels, H heads,
-D = C / H channels a head, V vocabulary, K choices. `(..., C)` is any number of leading axes.
+Shapes: B texts, T tokens, P prompt vectors (the past), R rows that ask, C channels, H heads, of
+which Hkv have keys and values, D = C / H channels a head, V vocabulary, K choices, N any number of
+rows. `(..., C)` is any number of leading axes.
 """
+
+import math
+from functools import cache
 
 import numpy as np
 
@@ -37,13 +41,14 @@ def embedding_dw(dy: Array, ids: Array, vocabulary: int) -> Array:
     return dtable
 
 
-def linear(x: Array, weight: Array, bias: Array) -> Array:
-    """y_j = Σ_i x_i weight_ij + bias_j.
+def linear(x: Array, weight: Array, bias: Array | None) -> Array:
+    """y_j = Σ_i x_i weight_ij + bias_j, or without the bias.
 
-    x (..., I), weight (I, J), bias (J,) -> y (..., J)
+    x (..., I), weight (I, J), bias (J,) or None -> y (..., J)
     """
     y = _rows(x) @ weight
-    y += bias
+    if bias is not None:
+        y += bias
     return y.reshape(*x.shape[:-1], weight.shape[1])
 
 
@@ -107,9 +112,39 @@ def layernorm_dw(dy: Array, xhat: Array) -> tuple[Array, Array]:
     return _rows(dy * xhat).sum(0), _rows(dy).sum(0)
 
 
+def rmsnorm(x: Array, gain: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """Divide each row by its root mean square and scale it (Zhang & Sennrich 2019, eq. 4).
+
+    xhat = x rstd with rstd = 1 / √(mean(x²) + epsilon); y = gain xhat: `layernorm` without its mean
+    and bias.
+
+    x (..., C), gain (C,) -> y (..., C), xhat (..., C), rstd (..., 1)
+    """
+    rstd = 1.0 / np.sqrt(np.vecdot(x, x)[..., None] / x.shape[-1] + epsilon)
+    xhat = x * rstd
+    return xhat * gain, xhat, rstd
+
+
+def rmsnorm_dx(dy: Array, gain: Array, xhat: Array, rstd: Array) -> Array:
+    """`layernorm_dx` without the way through the mean: dx = rstd (dxhat - xhat mean(dxhat xhat))
+
+    dy (..., C), gain (C,), xhat (..., C), rstd (..., 1) -> dx (..., C)
+    """
+    dx = dy * gain
+    along = np.vecdot(dx, xhat)[..., None] / dy.shape[-1]
+    dx -= xhat * along
+    dx *= rstd
+    return dx
+
+
 # GELU's tanh form: ½ (1 + tanh u) = σ(2u), with 2u = GELU_LINEAR x + GELU_CUBIC x³.
-GELU_LINEAR = 2.0 * (2.0 / np.pi) ** 0.5
+GELU_LINEAR = 2.0 * (2.0 / math.pi) ** 0.5
 GELU_CUBIC = 0.044715 * GELU_LINEAR
+
+# The normal distribution's density at 0, and the table that Φ is read from.
+NORMAL_PEAK = (2.0 * math.pi) ** -0.5
+NORMAL_END = 8.5
+NODES_PER_UNIT = 4096.0
 
 
 def gelu(x: Array) -> tuple[Array, Array]:
@@ -150,6 +185,89 @@ def gelu_dx(dy: Array, x: Array, sigma: Array) -> Array:
     return dx
 
 
+def gelu_erf(x: Array) -> tuple[Array, Array]:
+    """GELU as it was defined, y = x Φ(x), Φ being the normal distribution function.
+
+    x (..., C) -> y (..., C), phi (..., C), which is Φ(x)
+    """
+    phi = _normal_distribution(x)
+    return x * phi, phi
+
+
+def gelu_erf_dx(dy: Array, x: Array, phi: Array) -> Array:
+    """y = x Φ(x) and dΦ/dx = e^(-x²/2) / √(2π), so dx = dy (Φ + x e^(-x²/2) / √(2π))
+
+    dy (..., C), x (..., C), phi (..., C) -> dx (..., C)
+    """
+    dx = x * x
+    dx *= -0.5
+    np.exp(dx, out=dx)
+    dx *= x
+    dx *= NORMAL_PEAK
+    dx += phi
+    dx *= dy
+    return dx
+
+
+def silu(x: Array) -> tuple[Array, Array]:
+    """y = x σ(x) with σ(x) = 1 / (1 + e^-x) (Hendrycks & Gimpel 2016, Elfwing et al. 2018).
+
+    x (..., C) -> y (..., C), sigma (..., C)
+    """
+    with np.errstate(over="ignore"):  # 1 / infinity is 0, as it should be
+        sigma = np.exp(-x)
+    sigma += 1.0
+    np.reciprocal(sigma, out=sigma)
+    return x * sigma, sigma
+
+
+def silu_dx(dy: Array, x: Array, sigma: Array) -> Array:
+    """dσ/dx = σ (1 - σ), so dx = dy σ (1 + x (1 - σ))
+
+    dy (..., C), x (..., C), sigma (..., C) -> dx (..., C)
+    """
+    dx = 1.0 - sigma
+    dx *= x
+    dx += 1.0
+    dx *= sigma
+    dx *= dy
+    return dx
+
+
+def rotary_turns(positions: Array, channels: int, base: float, dtype: type) -> tuple[Array, Array]:
+    """The cosines and sines that `rotary` turns by (Su et al. 2021, section 3.2.2).
+
+    Pair i of a head's D channels turns by the angle position / base^(2i / D), the first pair fast
+    and the last slowly, so that a query's product with a key depends on how far apart they stand.
+
+    positions (..., T), channels = D -> cos, sin (..., T, D/2)
+    """
+    angles = positions[..., None] / base ** (np.arange(0, channels, 2) / channels)
+    return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
+
+
+def rotary(x: Array, cos: Array, sin: Array) -> Array:
+    """Turn each pair of channels (x_i, x_(i + D/2)) by its row's angle.
+
+    y_i = x_i cos - x_(i + D/2) sin and y_(i + D/2) = x_(i + D/2) cos + x_i sin
+
+    x (..., T, D), cos and sin (..., T, D/2) -> y (..., T, D)
+    """
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    y = np.empty_like(x)
+    np.multiply(first, cos, out=y[..., :half])
+    np.multiply(second, cos, out=y[..., half:])
+    y[..., :half] -= second * sin
+    y[..., half:] += first * sin
+    return y
+
+
+def rotary_dx(dy: Array, cos: Array, sin: Array) -> Array:
+    """A rotation's transpose is the rotation back. dy (..., T, D) -> dx (..., T, D)"""
+    return rotary(dy, cos, -sin)
+
+
 def softmax(scores: Array) -> Array:
     """weights_j = e^scores_j / Σ_i e^scores_i; a score of -inf, a masked one, gets exactly 0.
 
@@ -187,8 +305,10 @@ def attention(
 
     The query comes in already divided by √D. The past stands before every text, is visible to all
     rows and is the same for all B texts, so its products are one large matrix product a head.
+    Where Hkv < H, each key and value head serves H / Hkv neighbouring query heads (Ainslie et al.
+    2023).
 
-    query (B, H, R, D), key and value (B, H, T, D), past: two arrays (H, P, D), P may be 0,
+    query (B, H, R, D), key and value (B, Hkv, T, D), past: two arrays (Hkv, P, D), P may be 0,
     mask broadcasting to (B, H, R, T), 0 or -inf
     -> context (B, H, R, D), weights (B, H, R, P+T), scores (B, H, R, P+T)
     """
@@ -205,7 +325,7 @@ def attention_dscores(
 ) -> tuple[Array, Array]:
     """context = Σ_s weights_s value_s, so dweights_s = dcontext · value_s; then back by softmax.
 
-    dcontext (B, H, R, D), value (B, H, T, D), past_value (H, P, D), weights (B, H, R, P+T)
+    dcontext (B, H, R, D), value (B, Hkv, T, D), past_value (Hkv, P, D), weights (B, H, R, P+T)
     -> dweights (B, H, R, P+T), dscores (B, H, R, P+T)
     """
     dweights = _products(dcontext, value, past_value)  # (B, H, R, P+T)
@@ -226,33 +346,38 @@ def attention_dx(
     dquery_r = Σ_s dscores_rs key_s, dkey_s = Σ_r dscores_rs query_r,
     dvalue_s = Σ_r weights_rs dcontext_r
 
-    Only for the first N = `wanted` rows r of the queries and s of the keys: what no one needs is
-    not computed.
+    the sums over r running over all the query heads that share a key head. Only for the first
+    N = `wanted` rows r of the queries and s of the keys: what no one needs is not computed.
 
-    dcontext (B, H, R, D), dscores (B, H, R, P+T), query (B, H, R, D), key (B, H, T, D),
-    past_key (H, P, D), weights (B, H, R, P+T)
-    -> dquery (B, H, min(N, R), D), dkey and dvalue (B, H, min(N, T), D)
+    dcontext (B, H, R, D), dscores (B, H, R, P+T), query (B, H, R, D), key (B, Hkv, T, D),
+    past_key (Hkv, P, D), weights (B, H, R, P+T)
+    -> dquery (B, H, min(N, R), D), dkey and dvalue (B, Hkv, min(N, T), D)
     """
-    first = slice(past_key.shape[1], past_key.shape[1] + wanted)
+    Hkv, P, _ = past_key.shape
+    first = slice(P, P + wanted)
     dquery = _weighted_sums(dscores[:, :, :wanted], key, past_key)  # (B, H, N, D)
-    dkey = _column_sums(dscores[..., first], query)  # (B, H, N, D)
-    dvalue = _column_sums(weights[..., first], dcontext)  # (B, H, N, D)
+    dkey = _column_sums(dscores[..., first], query, Hkv)  # (B, Hkv, N, D)
+    dvalue = _column_sums(weights[..., first], dcontext, Hkv)  # (B, Hkv, N, D)
     return dquery, dkey, dvalue
 
 
 def attention_dpast(
-    dcontext: Array, dscores: Array, query: Array, weights: Array, past: int
+    dcontext: Array, dscores: Array, query: Array, weights: Array, past_key: Array
 ) -> tuple[Array, Array]:
     """As `attention_dx`, for the keys and values that all texts share: also summed over the texts.
 
     dpast_key_p = Σ_b Σ_r dscores_brp query_br, dpast_value_p = Σ_b Σ_r weights_brp dcontext_br
 
-    dcontext and query (B, H, R, D), dscores and weights (B, H, R, P+T), past = P
-    -> dpast_key, dpast_value (H, P, D)
+    dcontext and query (B, H, R, D), dscores and weights (B, H, R, P+T), past_key (Hkv, P, D)
+    -> dpast_key, dpast_value (Hkv, P, D)
     """
-    dpast_key = _heads_first(dscores)[..., :past].transpose(0, 2, 1) @ _heads_first(query)
-    dpast_value = _heads_first(weights)[..., :past].transpose(0, 2, 1) @ _heads_first(dcontext)
-    return dpast_key, dpast_value  # (H, P, B·R) @ (H, B·R, D) each
+    Hkv, P, _ = past_key.shape
+
+    def sums(weights: Array, rows: Array) -> Array:
+        """(Hkv, P, H/Hkv·B·R) @ (Hkv, H/Hkv·B·R, D)"""
+        return _heads_first(weights, Hkv)[..., :P].transpose(0, 2, 1) @ _heads_first(rows, Hkv)
+
+    return sums(dscores, query), sums(weights, dcontext)
 
 
 def cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
@@ -278,6 +403,37 @@ def cross_entropy_dx(dlosses: Array, probabilities: Array, targets: Array) -> Ar
     return dlogits
 
 
+def mean_pool(x: Array, real: Array) -> Array:
+    """The mean of each text's real rows (Reimers & Gurevych 2019, section 3).
+
+    x (B, T, C), real (B, T) 1 or 0, at least one 1 a text -> y (B, C)
+    """
+    weights = real / _row_sum(real)  # (B, T)
+    return (weights[:, None] @ x)[:, 0]
+
+
+def mean_pool_dx(dy: Array, real: Array) -> Array:
+    """y = Σ_t real_t x_t / Σ real, so dx_t = real_t dy / Σ real. dy (B, C) -> dx (B, T, C)"""
+    return (real / _row_sum(real))[..., None] * dy[:, None]
+
+
+def normalize(x: Array) -> tuple[Array, Array]:
+    """Each row divided by its length, so that a product of two rows is their cosine.
+
+    x (N, C), no row all zeros -> y (N, C), length (N, 1)
+    """
+    length = np.sqrt(np.vecdot(x, x))[..., None]
+    return x / length, length
+
+
+def normalize_dx(dy: Array, y: Array, length: Array) -> Array:
+    """d length / d x = y, so dx = (dy - y (dy · y)) / length: what would only lengthen x is lost.
+
+    dy (N, C), y (N, C), length (N, 1) -> dx (N, C)
+    """
+    return (dy - y * np.vecdot(dy, y)[..., None]) / length
+
+
 def split_heads(x: Array, heads: int) -> Array:
     """The C channels as H heads of D, a view. (B, T, C) -> (B, H, T, D)"""
     B, T, C = x.shape
@@ -291,48 +447,97 @@ def merge_heads(x: Array) -> Array:
 
 
 # Attention is three products and no more; each serves the forward and the backward. In memory,
-# scores lie head by head, (H, B, R, S), so that the rows of all texts can meet the shared past in
-# one matrix product a head; context lies row by row, (B, R, H, D), so that merging heads is a view.
+# scores lie head by head, (H, B, R, S), so that the rows of all texts, and of all query heads that
+# share a key head, can meet the shared past in one matrix product; context lies row by row,
+# (B, R, H, D), so that merging heads is a view.
 
 
 def _products(rows: Array, columns: Array, past: Array) -> Array:
-    """rows · [past; columns]: rows (B, H, R, D), columns (B, H, T, D), past (H, P, D)."""
+    """rows · [past; columns]: rows (B, H, R, D), columns (B, Hkv, T, D), past (Hkv, P, D)."""
     B, H, R, _ = rows.shape
-    P, T = past.shape[1], columns.shape[2]
+    Hkv, P, _ = past.shape
+    T = columns.shape[2]
     products = np.empty((H, B, R, P + T), rows.dtype)
     np.matmul(
-        _heads_first(rows),
+        _heads_first(rows, Hkv),
         past.transpose(0, 2, 1),
-        out=products.reshape(H, B * R, P + T)[..., :P],
+        out=products.reshape(Hkv, H // Hkv * B * R, P + T)[..., :P],
     )
     products = products.transpose(1, 0, 2, 3)  # (B, H, R, P+T)
-    np.matmul(rows, columns.transpose(0, 1, 3, 2), out=products[..., P:])
+    columns = columns.transpose(0, 1, 3, 2)[:, :, None]  # (B, Hkv, 1, D, T)
+    np.matmul(_grouped(rows, Hkv), columns, out=_grouped(products, Hkv)[..., P:])
     return products
 
 
 def _weighted_sums(weights: Array, columns: Array, past: Array) -> Array:
-    """Σ_s weights_s [past; columns]_s: (B, H, R, P+T), (B, H, T, D), (H, P, D) -> (B, H, R, D)."""
+    """Σ_s weights_s [past; columns]_s for each row.
+
+    weights (B, H, R, P+T), columns (B, Hkv, T, D), past (Hkv, P, D) -> sums (B, H, R, D)
+    """
     B, H, R, _ = weights.shape
-    P, D = past.shape[1:]
+    Hkv, P, D = past.shape
     sums = np.empty((B, R, H, D), weights.dtype).transpose(0, 2, 1, 3)  # (B, H, R, D)
-    np.matmul(weights[..., P:], columns, out=sums)
+    np.matmul(_grouped(weights, Hkv)[..., P:], columns[:, :, None], out=_grouped(sums, Hkv))
     if P:
-        from_past = _heads_first(weights)[..., :P] @ past  # (H, B·R, D)
+        from_past = _heads_first(weights, Hkv)[..., :P] @ past  # (Hkv, H/Hkv·B·R, D)
         sums += from_past.reshape(H, B, R, D).transpose(1, 0, 2, 3)
     return sums
 
 
-def _column_sums(weights: Array, rows: Array) -> Array:
-    """Σ_r weights_rs rows_r for each column s: (B, H, R, T), (B, H, R, D) -> (B, H, T, D)."""
+def _column_sums(weights: Array, rows: Array, Hkv: int) -> Array:
+    """Σ_r weights_rs rows_r for each column s: (B, H, R, T), (B, H, R, D) -> (B, Hkv, T, D)."""
     B, H, _, T = weights.shape
-    sums = np.empty((B, T, H, rows.shape[-1]), rows.dtype).transpose(0, 2, 1, 3)
-    return np.matmul(weights.transpose(0, 1, 3, 2), rows, out=sums)
+    sums = np.empty((B, T, Hkv, rows.shape[-1]), rows.dtype).transpose(0, 2, 1, 3)
+    weights, rows = _grouped(weights.transpose(0, 1, 3, 2), Hkv), _grouped(rows, Hkv)
+    np.matmul(weights[:, :, 0], rows[:, :, 0], out=sums)
+    for g in range(1, H // Hkv):
+        sums += weights[:, :, g] @ rows[:, :, g]
+    return sums
 
 
-def _heads_first(x: Array) -> Array:
-    """(B, H, R, E) -> (H, B·R, E), a view for the two memory layouts above."""
+def _grouped(x: Array, Hkv: int) -> Array:
+    """The query heads that share a key head apart, a view: (B, H, R, E) -> (B, Hkv, H/Hkv, R, E)"""
     B, H, R, E = x.shape
-    return x.transpose(1, 0, 2, 3).reshape(H, B * R, E)
+    return x.reshape(B, Hkv, H // Hkv, R, E)
+
+
+def _heads_first(x: Array, Hkv: int) -> Array:
+    """(B, H, R, E) -> (Hkv, H/Hkv·B·R, E), a view for scores as they lie in memory."""
+    B, H, R, E = x.shape
+    return x.transpose(1, 0, 2, 3).reshape(Hkv, H // Hkv * B * R, E)
+
+
+@cache
+def _normal_table(dtype: type) -> tuple[Array, Array]:
+    """Φ and its derivative at nodes 1 / NODES_PER_UNIT apart, from -NORMAL_END to NORMAL_END."""
+    count = round(NORMAL_END * NODES_PER_UNIT)
+    nodes = np.arange(-count, count + 1) / NODES_PER_UNIT
+    phi = np.array([0.5 * math.erfc(-node / 2.0**0.5) for node in nodes])
+    slope = NORMAL_PEAK * np.exp(-0.5 * nodes**2)
+    return phi.astype(dtype), slope.astype(dtype)
+
+
+def _normal_distribution(x: Array) -> Array:
+    """Φ(x), continued from the nearest node n by Taylor: with d = x - n, Φ + slope d (1 - n d / 2).
+
+    NumPy has no error function. The third derivative is at most 0.4, so that what is left out is
+    below 0.4 d³ / 6 = 2e-13; beyond the last node it is below 1e-16.
+    """
+    phi, slope = _normal_table(x.dtype.type)
+    x = np.clip(x, -NORMAL_END, NORMAL_END)
+    n = np.rint((x + NORMAL_END) * NODES_PER_UNIT)
+    with np.errstate(invalid="ignore"):  # NaN has no node; it stays NaN by its d
+        nearest = n.astype(np.intp)
+    n /= NODES_PER_UNIT
+    n -= NORMAL_END
+    d = x - n
+    n *= d
+    n *= -0.5
+    n += 1.0
+    n *= d
+    n *= slope.take(nearest, mode="clip")
+    n += phi.take(nearest, mode="clip")
+    return n
 
 
 def _rows(x: Array) -> Array:

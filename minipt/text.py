@@ -20,9 +20,12 @@ class Batch:
     """B texts as token ids, right-padded, and what should be answered after them.
 
     ids (B, T) integers; lengths (B,) the real tokens of each text, 1 to T; targets (B,) token ids,
-    or indices into choices; choices (K,) token ids: the softmax runs over those only, None: over
-    the whole vocabulary; positions (B,) the index into each text at which the answer is read,
-    None: its last real token.
+    or indices into choices; choices (K,) token ids: the softmax runs over those only, or (K, C)
+    vectors to compare with, None: over the whole vocabulary; positions (B,) the index into each
+    text at which the answer is read, None: its last real token.
+
+    targets (B, R), for an answer of several tokens: what should follow each of a text's last R
+    tokens; -1 where that does not count.
 
     Raises MiniptError when the shapes do not fit together.
     """
@@ -34,19 +37,16 @@ class Batch:
     positions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        self.ids = np.asarray(self.ids)
-        self.lengths = np.asarray(self.lengths)
-        self.targets = np.asarray(self.targets)
-        if self.choices is not None:
-            self.choices = np.asarray(self.choices)
-        if self.positions is not None:
-            self.positions = np.asarray(self.positions)
+        for name in ("ids", "lengths", "targets", "choices", "positions"):
+            if getattr(self, name) is not None:
+                setattr(self, name, np.asarray(getattr(self, name)))
         if self.ids.ndim != 2 or not self.ids.size:
             raise MiniptError(
                 f"a batch's ids have shape (B, T), B and T at least 1, not {self.ids.shape}"
             )
         B, T = self.ids.shape
-        for name in ("lengths", "targets", "positions"):
+        several = self.targets.ndim == 2 and self.targets.shape[0] == B and self.positions is None
+        for name in ("lengths", "positions") + (() if several else ("targets",)):
             array = getattr(self, name)
             if array is not None and array.shape != (B,):
                 raise MiniptError(
@@ -54,13 +54,31 @@ class Batch:
                 )
         if self.lengths.min() < 1 or self.lengths.max() > T:
             raise MiniptError(f"a batch's lengths lie between 1 and T = {T}")
-        if self.read.min() < 0 or (self.read[:, 0] >= self.lengths).any():
+        if several and not 1 <= self.targets.shape[1] <= T:
+            raise MiniptError(f"a batch's answers have 1 to T = {T} tokens a text")
+        if ((self.read < 0) | (self.read >= self.lengths[:, None]))[self.counted].any():
             raise MiniptError("a batch's positions lie inside each text's real tokens")
 
     @property
     def read(self) -> np.ndarray:
-        """The rows of each text that are read out. (B, 1)"""
-        return (self.lengths - 1 if self.positions is None else self.positions)[:, None]
+        """The rows of each text that are read out, all different. (B, R)"""
+        if self.positions is not None:
+            return self.positions[:, None]
+        R = self.counted.shape[1]
+        # Of a text shorter than R, rows of the padding stand in for those that do not count.
+        return (self.lengths[:, None] - R + np.arange(R)) % self.ids.shape[1]
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Which of the rows read have a target. (B, R)"""
+        if self.targets.ndim == 1:
+            return np.ones((len(self.targets), 1), bool)
+        return self.targets >= 0
+
+    @property
+    def answers(self) -> np.ndarray:
+        """The targets that count, text after text. (N,)"""
+        return self.targets.reshape(len(self.targets), -1)[self.counted]
 
 
 def encode(

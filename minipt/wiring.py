@@ -14,28 +14,27 @@ own whose outputs nobody reads; what it leaves are its keys and values, which al
               text (B, T, C) -> blocks -+-> hidden at the rows read (B, 1, C) -> loss
 
 and on the way back the texts' gradients of those keys and values enter the prompt's own backward.
+A base that is not causal, such as BERT, knows only the textbook wiring: there the texts change what
+the prompt computes.
 The story continues in `tune.py`, which takes this step many times.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
 from minipt import ops
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.model import (
-    Past,
-    backward,
-    embed_tokens,
-    embed_vectors,
-    forward,
-    readout,
-    readout_dx,
-)
+from minipt.model import Past, backward, embed_tokens, embed_vectors, forward
 from minipt.prompt import SoftPrompt
+from minipt.readout import readout, readout_dw, readout_dx, rows_to_read
 from minipt.text import Batch
 from minipt.trace import Cache, Trace, Untraced
 
 READ_NOTHING = np.empty((1, 0), np.int64)  # (B = 1, R = 0)
+# The gradients that a step leaves beside the prompt's, by name.
+Gradients = dict[str, np.ndarray]
 
 
 def loss_and_gradient(
@@ -43,36 +42,48 @@ def loss_and_gradient(
     prompt: SoftPrompt,
     batch: Batch,
     trace: Trace | None = None,
-    wiring: str = "shared",
+    wiring: str | None = None,
+    gradients: Gradients | None = None,
 ) -> tuple[float, np.ndarray]:
     """The mean cross-entropy of a batch in nats, and its gradient for the prompt's vectors.
 
     trace: a `Trace`, emptied and filled with this step's arrays by name. All is computed in the
-    base's float type. wiring: "shared" or
-    "concatenated"; in the latter the rows called `text` begin with the prompt's.
+    base's float type. wiring: "shared" or "concatenated", None: shared where the base allows it; in
+    the concatenated one the rows called `text` begin with the prompt's. gradients: a dict, given to
+    be filled with the gradient of choices that are vectors, as "choices" (K, C).
     Returns the loss and d loss / d vectors (P, C).
-    Raises MiniptError for an unknown wiring, a prompt of another width, targets or ids outside
-    their range, and a prompt and texts that are longer together than the base's context.
+    Raises MiniptError for an unknown wiring or one that the base does not allow, a prompt of
+    another width, targets or ids outside their range, and a prompt and texts that are longer
+    together than the base's context.
     """
+    wiring = wiring or ("shared" if base.config.causal else "concatenated")
     if wiring not in WIRINGS:
         raise MiniptError(f"unknown wiring {wiring!r}: choose one of {', '.join(WIRINGS)}")
+    if wiring == "shared" and not base.config.causal:
+        raise MiniptError(
+            f"base {base.name!r} reads in both directions, so that every text changes what the "
+            "prompt computes and none can share it: use the concatenated wiring"
+        )
     _check(base, batch, prompt)
     trace = Cache() if trace is None else trace
     trace.clear()
-    return WIRINGS[wiring](base, prompt.vectors.astype(base.dtype), batch, trace)
+    return WIRINGS[wiring](base, prompt.vectors.astype(base.dtype), batch, trace, gradients)
 
 
-def shared(base: Base, vectors: np.ndarray, batch: Batch, trace: Trace) -> tuple[float, np.ndarray]:
+def shared(
+    base: Base, vectors: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients | None
+) -> tuple[float, np.ndarray]:
     """The prompt runs once, for all texts: P + B·T rows."""
     trace.note("prompt.vectors", vectors)  # (P, C)
     prompt = embed_vectors(base, vectors)[None]  # (1, P, C)
     _, past = forward(base, prompt, trace, "prompt", READ_NOTHING)
     text = embed_tokens(base, batch.ids, start=len(vectors))  # (B, T, C)
     trace.note("text.embedding", text)
-    hidden, _ = forward(base, text, trace, "text", batch.read, past)  # (B, 1, C)
-    loss, dhidden = _loss(base, hidden, batch, trace)
+    read = rows_to_read(base, batch)  # (B, R)
+    hidden, _ = forward(base, text, trace, "text", read, past)  # (B, R, C)
+    loss, dhidden = _loss(base, hidden, batch, trace, gradients)
 
-    _, dpast = backward(base, dhidden, trace, "text", batch.read, wanted=0, past=past)
+    _, dpast = backward(base, dhidden, trace, "text", read, wanted=0, past=past)
     nothing = np.zeros((1, 0, vectors.shape[1]), vectors.dtype)  # (1, R = 0, C)
     dprompt, _ = backward(
         base, nothing, trace, "prompt", READ_NOTHING, wanted=len(vectors), dpresent=dpast
@@ -82,18 +93,13 @@ def shared(base: Base, vectors: np.ndarray, batch: Batch, trace: Trace) -> tuple
 
 
 def concatenated(
-    base: Base, vectors: np.ndarray, batch: Batch, trace: Trace
+    base: Base, vectors: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients | None
 ) -> tuple[float, np.ndarray]:
     """The prompt stands in front of every text: B·(P+T) rows."""
     trace.note("prompt.vectors", vectors)  # (P, C)
-    P, B = len(vectors), len(batch.ids)
-    prompt = np.broadcast_to(embed_vectors(base, vectors), (B, P, vectors.shape[1]))
-    text = embed_tokens(base, batch.ids, start=P)  # (B, T, C)
-    x = np.concatenate([prompt, text], axis=1)  # (B, P+T, C)
-    trace.note("text.embedding", x)
-    read = batch.read + P  # (B, 1)
-    hidden, _ = forward(base, x, trace, "text", read)  # (B, 1, C)
-    loss, dhidden = _loss(base, hidden, batch, trace)
+    P = len(vectors)
+    hidden, read = _forward_together(base, vectors, batch, trace)  # (B, R, C)
+    loss, dhidden = _loss(base, hidden, batch, trace, gradients)
 
     dx, _ = backward(base, dhidden, trace, "text", read, wanted=P)  # (B, P, C)
     gradient = dx.sum(0)  # (P, C): the same vectors stood in front of every text
@@ -105,7 +111,10 @@ WIRINGS = {"shared": shared, "concatenated": concatenated}
 
 
 def read_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
-    """What a finished prompt leaves for texts to read, computed once and for all of them."""
+    """What a finished prompt leaves for texts to read, computed once and for all of them.
+
+    For causal bases only.
+    """
     if prompt is None:
         return None
     x = embed_vectors(base, prompt.vectors.astype(base.dtype))[None]  # (1, P, C)
@@ -115,34 +124,70 @@ def read_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
 def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.ndarray:
     """What the base answers after each text. (B, V), or (B, K) with choices
 
+    Of answers of several tokens (N, V), one row for each that counts.
     Raises MiniptError as `loss_and_gradient` does.
     """
     _check(base, batch, prompt)
-    return logits_after(base, batch, read_prompt(base, prompt))
+    return answerer(base, prompt)(batch)
+
+
+def answerer(base: Base, prompt: SoftPrompt | None) -> Callable[[Batch], np.ndarray]:
+    """A function from batches to their logits (N, K) that reads the prompt as rarely as possible.
+
+    A causal base reads it now and never again, another one in front of every text.
+    """
+    past = read_prompt(base, prompt) if base.config.causal else None
+    if base.config.causal or prompt is None:
+        return lambda batch: logits_after(base, batch, past)
+    vectors = prompt.vectors.astype(base.dtype)
+
+    def answer(batch: Batch) -> np.ndarray:
+        hidden, _ = _forward_together(base, vectors, batch, Untraced())
+        return readout(base, hidden, batch, Untraced())
+
+    return answer
 
 
 def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
-    """As `logits`, with the prompt already read. (B, V or K)"""
+    """As `logits`, with the prompt already read. (N, V or K)"""
     start = past[0][0].shape[1] if past else 0
     text = embed_tokens(base, batch.ids, start)  # (B, T, C)
-    hidden, _ = forward(base, text, Untraced(), "text", batch.read, past)  # (B, 1, C)
-    return readout(base, hidden[:, 0], batch.choices)
+    read = rows_to_read(base, batch)  # (B, R)
+    hidden, _ = forward(base, text, Untraced(), "text", read, past, batch.lengths)  # (B, R, C)
+    return readout(base, hidden, batch, Untraced())
 
 
-def _loss(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> tuple[float, np.ndarray]:
-    """The mean of the texts' cross-entropies and its gradient, both of hidden (B, 1, C)."""
-    answers = readout(base, hidden[:, 0], batch.choices)  # (B, K)
-    losses, probabilities = ops.cross_entropy(answers, batch.targets)  # (B,), (B, K)
+def _forward_together(
+    base: Base, vectors: np.ndarray, batch: Batch, trace: Trace
+) -> tuple[np.ndarray, np.ndarray]:
+    """hidden (B, R, C) of prompt and text as one sequence, and the rows (B, R) that it is of."""
+    P, B = len(vectors), len(batch.ids)
+    prompt = np.broadcast_to(embed_vectors(base, vectors), (B, P, vectors.shape[1]))
+    text = embed_tokens(base, batch.ids, start=P)  # (B, T, C)
+    x = np.concatenate([prompt, text], axis=1)  # (B, P+T, C)
+    trace.note("text.embedding", x)
+    read = rows_to_read(base, batch) + P  # (B, R)
+    hidden, _ = forward(base, x, trace, "text", read, lengths=batch.lengths + P)
+    return hidden, read
+
+
+def _loss(
+    base: Base, hidden: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients | None
+) -> tuple[float, np.ndarray]:
+    """The mean of the answers' cross-entropies and its gradient, both of hidden (B, R, C)."""
+    answers = readout(base, hidden, batch, trace)  # (N, K)
+    losses, probabilities = ops.cross_entropy(answers, batch.answers)  # (N,), (N, K)
     trace.note("text.logits", answers)
     trace.note("text.probabilities", probabilities)
     trace.note("text.loss", losses)
 
-    dlosses = np.full_like(losses, 1.0 / len(losses))  # (B,)
-    dlogits = ops.cross_entropy_dx(dlosses, probabilities, batch.targets)  # (B, K)
+    dlosses = np.full_like(losses, 1.0 / len(losses))  # (N,)
+    dlogits = ops.cross_entropy_dx(dlosses, probabilities, batch.answers)  # (N, K)
     trace.note_grad("text.loss", dlosses)
     trace.note_grad("text.logits", dlogits)
-    dhidden = readout_dx(base, dlogits, batch.choices)[:, None]  # (B, 1, C)
-    return float(losses.mean()), dhidden
+    if gradients is not None:
+        gradients["choices"] = readout_dw(base, dlogits, trace)
+    return float(losses.mean()), readout_dx(base, dlogits, batch, trace)
 
 
 def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
@@ -158,11 +203,24 @@ def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
             f"{P} prompt vectors and {T} tokens exceed the {config.context} positions of base "
             f"{base.name!r}: shorten one of them"
         )
-    V = config.vocabulary
-    limits = {"ids": V, "targets": V}
-    if batch.choices is not None:
-        limits |= {"choices": V, "targets": len(batch.choices)}
-    for name, limit in limits.items():
-        array = getattr(batch, name)
+    choices, V = batch.choices, config.vocabulary
+    if config.head is None and (choices is None or choices.ndim != 2):
+        raise MiniptError(
+            f"base {base.name!r} has no head to predict tokens with: give the batch vectors of "
+            f"shape (K, {config.channels}) as its choices"
+        )
+    if choices is not None and choices.ndim == 2 and choices.shape[1] != config.channels:
+        raise MiniptError(
+            f"base {base.name!r} needs choices of {config.channels} channels, the batch's have "
+            f"shape {choices.shape}"
+        )
+    checked = {"ids": (batch.ids, V), "targets": (batch.answers, V)}
+    if choices is not None:
+        checked["targets"] = (batch.answers, len(choices))
+        if choices.ndim == 1:
+            checked["choices"] = (choices, V)
+    for name, (array, limit) in checked.items():
+        if not array.size:
+            raise MiniptError(f"the batch has no {name}: there is nothing to learn from")
         if array.min() < 0 or array.max() >= limit:
             raise MiniptError(f"the batch's {name} lie outside 0 to {limit - 1}")

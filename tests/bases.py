@@ -14,6 +14,22 @@ SENTENCES = (
     "good words are kind words, bad words are cruel words",
 )
 
+LLAMA = {
+    "norm": "rms",
+    "positions": "rotary",
+    "activation": "silu",
+    "gated": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+}
+BERT = {
+    "norm_first": False,
+    "activation": "gelu",
+    "causal": False,
+    "segments": 2,
+    "head": "masked",
+}
+
 
 def random_base(
     seed: int,
@@ -23,9 +39,13 @@ def random_base(
     vocabulary: int = 17,
     context: int = 16,
     tokenizer: Tokenizer | None = None,
+    **fields: object,
 ) -> Base:
-    """Every gain, bias and weight is random, so that none of them can be left out unnoticed."""
-    config = Config(layers, channels, heads, 3 * channels, vocabulary, context, 1e-5)
+    """Every gain, bias and weight is random, so that none of them can be left out unnoticed.
+
+    fields: those of `Config` that differ from GPT-2's, such as **LLAMA or **BERT.
+    """
+    config = Config(layers, channels, heads, 3 * channels, vocabulary, context, 1e-5, **fields)
     rng = np.random.default_rng(seed)
     params = {}
     for name, shape in parameter_shapes(config).items():

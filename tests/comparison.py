@@ -25,7 +25,7 @@ TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 PER_PAIR = ("attn.scores", "attn.weights")
 # What the last layer computes for the rows that are read only.
 READ_ONLY = ("attn.query", *PER_PAIR, "attn.context", "attn.out", "middle", "ln2", "ln2.xhat")
-READ_ONLY += ("ln2.rstd", "mlp.up", "mlp.sigma", "mlp.gelu", "mlp.down", "out")
+READ_ONLY += ("ln2.rstd", "mlp.up", "mlp.sigma", "mlp.active", "mlp.down", "out")
 ONCE = ("loss", "logits", "probabilities")
 
 

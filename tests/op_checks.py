@@ -215,7 +215,7 @@ def attention_dx(case: Case) -> float:
 def attention_dpast(case: Case) -> float:
     at = Attention.of(case, case.draw())
     weights, _, dscores = at.backward()
-    dkey, dvalue = ops.attention_dpast(at.dcontext, dscores, at.query, weights, case.P)
+    dkey, dvalue = ops.attention_dpast(at.dcontext, dscores, at.query, weights, at.past_key)
     return max(
         check_gradient(lambda key: at.loss(past_key=key), at.past_key, dkey),
         check_gradient(lambda value: at.loss(past_value=value), at.past_value, dvalue),
@@ -298,7 +298,7 @@ def outputs(case: Case, dtype: type) -> dict[str, tuple[np.ndarray, ...]]:
         "attention": at.forward(),
         "attention_dscores": (dweights, dscores),
         "attention_dx": ops.attention_dx(*factors, at.key, at.past_key, weights, case.first),
-        "attention_dpast": ops.attention_dpast(*factors, weights, case.P),
+        "attention_dpast": ops.attention_dpast(*factors, weights, at.past_key),
         "cross_entropy": (losses, probabilities),
         "cross_entropy_dx": ops.cross_entropy_dx(drows[:, 0], probabilities, targets),
         "split_heads": ops.split_heads(x, case.H),

@@ -134,7 +134,7 @@ def watching(model: GPT2LMHeadModel, tensors: dict[str, torch.Tensor]) -> Iterat
             note_input(block.ln_2, f"h{i}.middle")
             note_output(block.ln_2, f"h{i}.ln2")
             note_output(block.mlp.c_fc, f"h{i}.mlp.up")
-            note_output(block.mlp.act, f"h{i}.mlp.gelu")
+            note_output(block.mlp.act, f"h{i}.mlp.active")
             note_output(block.mlp.c_proj, f"h{i}.mlp.down")
             note_output(block, f"h{i}.out")
         note_input(model.transformer.h[0], "embedding")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bases import random_base, random_batch, random_prompt
 
-from minipt import ops
+from minipt import model, ops
 from minipt import wiring as wiring_module
 from minipt.base import Base, parameter_shapes
 from minipt.errors import MiniptError
@@ -295,6 +295,10 @@ def test_no_array_of_float64_is_made_in_a_float32_step(monkeypatch):
                 return result
 
             monkeypatch.setattr(ops, name, watched)
+    for table in (model.NORMS, model.ACTIVATIONS):
+        for key, pair in table.items():
+            named = tuple(getattr(ops, function.__name__) for function in pair)
+            monkeypatch.setitem(table, key, named)
     traced()
     assert {"linear", "layernorm", "softmax", "softmax_dx", "gelu_dx"} <= seen.keys()
     assert {name: types for name, types in seen.items() if "float64" in types} == {}
@@ -302,7 +306,7 @@ def test_no_array_of_float64_is_made_in_a_float32_step(monkeypatch):
 
 LAYER = ["ln1.xhat", "ln1.rstd", "ln1", "attn.key", "attn.value", "attn.query", "attn.scores"]
 LAYER += ["attn.weights", "attn.context", "attn.out", "middle", "ln2.xhat", "ln2.rstd", "ln2"]
-LAYER += ["mlp.up", "mlp.sigma", "mlp.gelu", "mlp.down", "out"]
+LAYER += ["mlp.up", "mlp.sigma", "mlp.active", "mlp.down", "out"]
 KEPT_FOR_BACKWARD = ("xhat", "rstd", "sigma")
 
 
@@ -361,7 +365,7 @@ def test_the_trace_is_not_overwritten_by_what_follows(wiring):
     trace = traced(np.float64, wiring)
     for i in range(3):
         at = f"text.h{i}"
-        np.testing.assert_array_equal(trace[f"{at}.mlp.gelu"], ops.gelu(trace[f"{at}.mlp.up"])[0])
+        np.testing.assert_array_equal(trace[f"{at}.mlp.active"], ops.gelu(trace[f"{at}.mlp.up"])[0])
         weights = ops.softmax(trace[f"{at}.attn.scores"])
         np.testing.assert_array_equal(trace[f"{at}.attn.weights"], weights)
         out = trace[f"{at}.middle"] + trace[f"{at}.mlp.down"]

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "minipt"
 # In the order of reading: a module imports from the layers below it and, in its own layer, only
 # what was read before it.
 LAYERS = (
-    ("errors", "files", "ops", "attention", "trace", "gradcheck", "optim", "fetch"),
+    ("errors", "files", "ops", "trace", "gradcheck", "optim", "fetch"),
     ("base", "model", "readout", "text", "prompt", "adapter", "wiring", "generate"),
     ("families", "gguf_file", "bases", "checkpoint", "tasks", "baseline"),
     ("tune",),

@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ from minipt.tune import keep_freed_memory
 T = 24
 RATE = 1e-3
 PAUSE = 0.4  # seconds until another library's threads have gone to sleep
-STEPS_A_TURN = 5
+WARM_UP = 0.3  # seconds of steps until a processor that slept is at its speed
+STEPS_A_TURN = 5  # at least, and as many as fit into the same time
 AGREEMENT = 1e-4
 
 
@@ -233,7 +235,7 @@ def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
     collated = {key: rival.collate(rows, answers) for key, rival in rivals.items()}
     check_agreement({key: rival.step(collated[key]) for key, rival in rivals.items()})
     turns = {key: lambda r=rival, b=collated[key]: r.step(b) for key, rival in rivals.items()}
-    seconds = take_turns(turns, rounds, STEPS_A_TURN, f"{name}, P={length}")
+    seconds = take_turns(turns, rounds, f"{name}, P={length}")
     memory = {key: peak_memory(key, name, length, directory) for key in RIVALS}
     return {"shape": name, "length": length, "memory_mb": memory} | summary(seconds)
 
@@ -248,16 +250,23 @@ def check_agreement(results: dict[str, tuple[float, np.ndarray]]) -> None:
 
 
 def take_turns(
-    turns: dict[str, Callable[[], object]], rounds: int, steps: int, title: str
+    turns: dict[str, Callable[[], object]], rounds: int, title: str
 ) -> dict[str, list[float]]:
     """The median seconds of a step in each round, one turn after another."""
     seconds = {key: [] for key in turns}
     for _ in tqdm(range(rounds), title, leave=False):
         for key, step in turns.items():
             time.sleep(PAUSE)
-            step()
-            step()
-            seconds[key].append(float(np.median([stopwatch(step) for _ in range(steps)])))
+            repeat(step, 2)
+            seconds[key].append(float(np.median(repeat(step, STEPS_A_TURN))))
+    return seconds
+
+
+def repeat(work: Callable[[], object], least: int) -> list[float]:
+    """The seconds of each repetition, at least so many and for at least the time of a warm-up."""
+    seconds = []
+    while len(seconds) < least or sum(seconds) < WARM_UP:
+        seconds.append(stopwatch(work))
     return seconds
 
 
@@ -332,7 +341,8 @@ def compare_epochs(texts: int, rounds: int, directory: Path) -> dict:
         for key, epoch in epochs.items():
             time.sleep(PAUSE)
             warm = ours if key == "ours" else theirs
-            warm.step(warm.collate(rows[:size], answers[:size]))
+            batch = warm.collate(rows[:size], answers[:size])
+            repeat(partial(warm.step, batch), 2)
             seconds[key].append(stopwatch(epoch))
     return {"texts": texts, "tokens": sum(map(len, rows))} | summary(seconds)
 

@@ -1,0 +1,139 @@
+"""From hidden states to an answer: which rows are read, and what their answer is compared with.
+
+In: the hidden states of a text, and the `choices` of its batch. Out: logits, one a choice. There
+are three ways, by what the base has for a head, and all end in the same product with a table:
+
+- "language": the row at the text's end predicts the next token, and the choices are token ids, rows
+  of the output matrix (the verbalizer of Schick & Schütze 2021, section 3);
+- "masked": the row at the mask does, after a small map of its own (Devlin et al. 2019);
+- None, an encoder that only embeds: the mean of all rows, at length 1, is compared by cosine with
+  the choices, which are vectors (K, C), the embeddings of sentences (Reimers & Gurevych 2019).
+
+Choices that are vectors are possible with any head: that is a linear head beside the prompt. The
+story continues in `wiring.py`.
+"""
+
+import numpy as np
+
+from minipt import ops
+from minipt.base import Base
+from minipt.model import ACTIVATIONS
+from minipt.text import Batch
+from minipt.trace import Trace
+
+# Cosines lie close together; divided by this they become logits (as sentence encoders are trained).
+TEMPERATURE = 0.05
+
+
+def rows_to_read(base: Base, batch: Batch) -> np.ndarray:
+    """Indices into T of the rows that the answer is made from. (B, R), all rows without a head"""
+    if base.config.head is not None:
+        return batch.read
+    B, T = batch.ids.shape
+    return np.broadcast_to(np.arange(T), (B, T))
+
+
+def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """The answers of a batch, computed for the rows that count and no others.
+
+    hidden (B, R, C) of the rows in `rows_to_read` -> logits (N, K), N answers of K choices or,
+    without choices, of the whole vocabulary
+    """
+    features = _features(base, hidden, batch, trace)  # (N, C)
+    trace.save("text.features", features)
+    logits = features @ _table(base, batch.choices).T  # (N, K)
+    if base.config.head == "masked" and not _are_vectors(batch.choices):
+        bias = base.params["head.bias"]
+        logits += bias if batch.choices is None else bias[batch.choices]
+    if base.config.head is None:
+        logits /= TEMPERATURE
+    return logits
+
+
+def readout_dx(base: Base, dlogits: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """logits = features tableᵀ, so dfeatures = dlogits table; then back to the rows.
+
+    dlogits (N, K) -> dhidden (B, R, C), zero where a row does not count
+    """
+    if base.config.head is None:
+        dlogits = dlogits / TEMPERATURE
+    dfeatures = dlogits @ _table(base, batch.choices)  # (N, C)
+    trace.note_grad("text.features", dfeatures)
+    return _features_dx(base, dfeatures, batch, trace)
+
+
+def readout_dw(base: Base, dlogits: np.ndarray, trace: Trace) -> np.ndarray:
+    """The gradient of choices that are vectors, to train them: dtable = dlogitsᵀ features. (K, C)
+
+    Before `readout_dx`, which reads the features for the last time.
+    """
+    scale = 1.0 if base.config.head else 1.0 / TEMPERATURE
+    return scale * dlogits.T @ trace["text.features"]
+
+
+def _features(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """What is compared with the choices. hidden (B, R, C) -> (N, C)"""
+    if base.config.head == "language":
+        return hidden[batch.counted]
+    if base.config.head == "masked":
+        return _masked_head(base, hidden[batch.counted], trace)
+    pooled = ops.mean_pool(hidden, _real(batch, hidden.dtype))  # (B, C)
+    features, length = ops.normalize(pooled)
+    trace.note("text.pooled", pooled)
+    trace.save("text.length", length)
+    return features
+
+
+def _features_dx(base: Base, dfeatures: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """(N, C) -> (B, R, C)"""
+    features = trace.take("text.features")
+    if base.config.head is None:
+        dpooled = ops.normalize_dx(dfeatures, features, trace.take("text.length"))
+        trace.note_grad("text.pooled", dpooled)
+        return ops.mean_pool_dx(dpooled, _real(batch, dpooled.dtype))
+    if base.config.head == "masked":
+        dfeatures = _masked_head_dx(base, dfeatures, trace)
+    dhidden = np.zeros((*batch.counted.shape, dfeatures.shape[1]), dfeatures.dtype)  # (B, R, C)
+    dhidden[batch.counted] = dfeatures
+    return dhidden
+
+
+def _masked_head(base: Base, rows: np.ndarray, trace: Trace) -> np.ndarray:
+    """norm(activation(dense(rows))), as BERT was trained to guess a masked word. (N, C) -> same"""
+    params = base.params
+    dense = ops.linear(rows, params["head.dense.weight"], params["head.dense.bias"])
+    active, sigma = ACTIVATIONS[base.config.activation][0](dense)
+    weights = (params["head.norm.gain"], params["head.norm.bias"])
+    features, xhat, rstd = ops.layernorm(active, *weights, base.config.epsilon)
+    trace.note("text.head.active", active)
+    for name, array in (("dense", dense), ("sigma", sigma), ("xhat", xhat), ("rstd", rstd)):
+        trace.save(f"text.head.{name}", array)
+    return features
+
+
+def _masked_head_dx(base: Base, dfeatures: np.ndarray, trace: Trace) -> np.ndarray:
+    params = base.params
+    names = ("dense", "sigma", "xhat", "rstd")
+    dense, sigma, xhat, rstd = (trace.take(f"text.head.{name}") for name in names)
+    dactive = ops.layernorm_dx(dfeatures, params["head.norm.gain"], xhat, rstd)
+    trace.note_grad("text.head.active", dactive)
+    ddense = ACTIVATIONS[base.config.activation][1](dactive, dense, sigma)
+    trace.note_grad("text.head.dense", ddense)
+    return ops.linear_dx(ddense, params["head.dense.weight"])
+
+
+def _table(base: Base, choices: np.ndarray | None) -> np.ndarray:
+    """The rows that features are compared with. (K, C), or (V, C) without choices"""
+    if _are_vectors(choices):
+        return choices.astype(base.dtype, copy=False)
+    table = base.params.get("output.table", base.params["token.table"])
+    return table if choices is None else table[choices]
+
+
+def _are_vectors(choices: np.ndarray | None) -> bool:
+    return choices is not None and choices.ndim == 2
+
+
+def _real(batch: Batch, dtype: np.dtype) -> np.ndarray:
+    """1 for a text's tokens, 0 for its padding. (B, T)"""
+    return (np.arange(batch.ids.shape[1]) < batch.lengths[:, None]).astype(dtype)
