@@ -15,9 +15,8 @@ from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.model import Past, embed_tokens, empty_past, forward
 from minipt.prompt import SoftPrompt
-from minipt.text import encode
 from minipt.readout import readout
-from minipt.text import Batch
+from minipt.text import Batch, encode
 from minipt.trace import Untraced
 from minipt.wiring import read_prompt
 
@@ -67,7 +66,7 @@ def generate(
 def advance(base: Base, ids: np.ndarray, past: Past) -> tuple[np.ndarray, Past]:
     """Read tokens that stand behind a past: what may follow them, and the past of what follows.
 
-    ids (T,) -> logits (V,), and past with keys and values (H, P+T, D)
+    ids (T,) -> logits (V,), and past with keys and values (Hkv, P+T, D)
     """
     start = past[0][0].shape[1]
     x = embed_tokens(base, ids[None], start)  # (1, T, C)
