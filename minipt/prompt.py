@@ -54,7 +54,7 @@ class SoftPrompt:
 
     vectors (P, C), may be written to; fingerprint and base_name of the base they were made for;
     about: what can be said in JSON (method, seed, and after tuning task, labels, label_words,
-    template, history, versions).
+    template, history, versions; adapter: what `to_peft` is to write otherwise than as usual).
     """
 
     vectors: np.ndarray
@@ -196,6 +196,8 @@ def init_prompt(
         (ids,), _ = encode(base, "{text}", [text], base.config.context)
         vectors = table[np.resize(ids, length)]
     about = {"method": method, "seed": seed}
+    if not base.config.causal:  # PEFT's only kind that puts a prompt in front of an encoder
+        about["adapter"] = {"task_type": "FEATURE_EXTRACTION"}
     return SoftPrompt(vectors.astype(table.dtype), base.fingerprint, base.name, about)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bases import base_with_tokenizer, random_base, random_prompt
+from bases import BERT, base_with_tokenizer, random_base, random_prompt
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -120,6 +120,12 @@ def test_the_base_has_the_name_that_is_given_or_the_one_the_adapter_said(base, t
     ):
         prompt.to_peft(tmp_path / name, base_name=given)
         assert config_of(tmp_path / name)["base_model_name_or_path"] == expected
+
+
+def test_an_encoder_s_prompt_is_of_the_kind_that_peft_puts_in_front_of_encoders(tmp_path):
+    for fields, kind in (({}, "CAUSAL_LM"), (BERT, "FEATURE_EXTRACTION")):
+        init_prompt(random_base(0, **fields), 3, "uniform").to_peft(tmp_path / kind)
+        assert config_of(tmp_path / kind)["task_type"] == kind
 
 
 def test_nothing_is_lost_from_minipt_through_an_adapter_to_minipt(base, tmp_path):

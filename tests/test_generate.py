@@ -1,11 +1,10 @@
 """Generation: what is kept from step to step is what a fresh start would compute."""
 
-import dataclasses
 import sys
 
 import numpy as np
 import pytest
-from bases import base_with_tokenizer, random_base, random_prompt
+from bases import BERT, LLAMA, base_with_tokenizer, random_base, random_prompt
 
 import minipt
 from minipt.base import Base
@@ -51,14 +50,22 @@ def from_scratch(base: Base, prompt: SoftPrompt | None, ids: list[int], wiring: 
     return trace["text.logits"][0]
 
 
+FAMILIES = {
+    "gpt2": {},
+    "llama, two query heads to a key head": LLAMA | {"key_value_heads": 2, "tied": False},
+    "llama, one key head": LLAMA | {"key_value_heads": 1},
+}
+
+
 @pytest.mark.parametrize("wiring", ["shared", "concatenated"])
 @pytest.mark.parametrize("length", [0, 1, 5])
 @pytest.mark.parametrize("dtype", TOLERANCES)
-def test_every_step_computes_what_a_fresh_start_would(base, dtype, length, wiring):
-    base = base.astype(dtype)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_step_computes_what_a_fresh_start_would(family, dtype, length, wiring):
+    base = random_base(0, channels=16, heads=4, context=32, **FAMILIES[family]).astype(dtype)
     prompt = random_prompt(base, length) if length else None
     past = read_prompt(base, prompt) or empty_past(base.config, base.dtype)
-    ids = tokens_of(base, TEXT)
+    ids = [3, 1, 4, 1, 5]
     rows = ids
     for step in range(9):
         logits, past = advance(base, np.array(rows), past)
@@ -167,7 +174,6 @@ def test_no_character_is_broken_whatever_bytes_its_tokens_hold(base, monkeypatch
     ids = tokens_of(base, written)
     assert len(ids) > len(written)
     writes(monkeypatch, ids)
-    base = dataclasses.replace(base, config=dataclasses.replace(base.config, context=32))
     pieces = list(generate(base, None, "a", limit=len(ids)))
     assert "".join(pieces) == written
     assert all("\ufffd" not in piece and piece for piece in pieces)
@@ -284,11 +290,11 @@ def test_a_text_longer_than_the_context_is_refused(base, length):
     generate(base, prompt, "b" * room)
 
 
-@pytest.mark.parametrize("change", [{"causal": False}, {"head": None}, {"head": "masked"}])
-def test_a_base_that_does_not_predict_the_next_token_is_refused(base, change):
-    config = dataclasses.replace(base.config, **change)
+@pytest.mark.parametrize("fields", [BERT, BERT | {"head": None}, {"causal": False}, {"head": None}])
+def test_a_base_that_does_not_predict_the_next_token_is_refused(base, fields):
+    other = random_base(0, tokenizer=base.tokenizer, **fields)
     with pytest.raises(MiniptError, match="base 'random-0' is not made to predict the next token"):
-        generate(dataclasses.replace(base, config=config), None, TEXT)
+        generate(other, None, TEXT)
 
 
 def test_a_prompt_of_another_width_is_refused(base):
