@@ -7,8 +7,9 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from bases import random_prompt, small_tokenizer
+from bases import LLAMA, random_base, random_prompt, small_tokenizer
 from recorder import random_gpt2
+from twins import twin
 
 import minipt
 from minipt.generate import generate
@@ -52,3 +53,16 @@ def test_the_likeliest_tokens_are_the_same(sizes: dict, text: str, length: int, 
     expected = transformers_writes(model.double(), tokenizer, prompt, text, limit=24)
     assert expected
     assert "".join(generate(base, prompt, text, limit=24)) == expected
+
+
+@pytest.mark.parametrize("length", [0, 4])
+@pytest.mark.parametrize("shape", [{}, {"key_value_heads": 2, "tied": False}, {"mlp_bias": True}])
+def test_a_llama_writes_the_same(shape: dict, length: int):
+    tokenizer = small_tokenizer()
+    sizes = {"vocabulary": tokenizer.get_vocab_size(with_added_tokens=True), "context": 64}
+    base = random_base(4, 2, 16, 4, **sizes, tokenizer=tokenizer, **LLAMA | shape)
+    base = base.astype(np.float64)
+    prompt = random_prompt(base, length, seed=length) if length else None
+    expected = transformers_writes(twin(base), tokenizer, prompt, TEXTS[0], limit=24)
+    assert expected
+    assert "".join(generate(base, prompt, TEXTS[0], limit=24)) == expected

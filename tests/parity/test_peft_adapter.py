@@ -12,13 +12,14 @@ pytest.importorskip("peft")
 
 import peft
 import torch
-from bases import random_batch, random_prompt
+from bases import BERT, LLAMA, random_base, random_batch, random_prompt
 from recorder import answers, attention_mask, random_gpt2
+from twins import twin
 
 import minipt
 from minipt.base import Base
 from minipt.gradcheck import compare
-from minipt.prompt import ADAPTER
+from minipt.prompt import ADAPTER, init_prompt
 from minipt.text import Batch
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -88,6 +89,20 @@ def test_from_minipt_to_peft_and_back(model, base, middle, tmp_path):
     again = minipt.from_peft(tmp_path / "theirs", base)
     assert again.vectors.tobytes() == prompt.vectors.tobytes()
     assert "template" not in again.about  # PEFT does not write what it does not know
+
+
+@pytest.mark.parametrize("fields", [LLAMA, LLAMA | {"key_value_heads": 2, "tied": False}, BERT])
+def test_other_families_go_there_and_back(fields, tmp_path):
+    base = random_base(1, channels=16, heads=4, **fields)
+    prompt = init_prompt(base, PROMPT, "uniform")
+    prompt.to_peft(tmp_path / "ours")
+    tuned = peft.PeftModel.from_pretrained(twin(base), tmp_path / "ours").eval()
+    batch = random_batch(base, texts=4, tokens=6, seed=2, middle=True)
+    assert compare("logits", minipt.logits(base, batch, prompt), answers_of(tuned, batch)) < 1e-5
+    tuned.save_pretrained(tmp_path / "theirs")
+    assert_same_files(tmp_path / "ours", tmp_path / "theirs", TENSORS)
+    again = minipt.from_peft(tmp_path / "theirs", base)
+    assert again.vectors.tobytes() == prompt.vectors.tobytes()
 
 
 def test_peft_fills_in_what_a_prompt_does_not_know(model, base, tmp_path):
