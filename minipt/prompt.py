@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.files import complete_directory, read_tensors, write_tensors
-from minipt.text import encode
+from minipt.text import tokens
 
 # Lester et al. draw uniform starts from [-0.5, 0.5] and vocabulary starts from the 5,000 most
 # common tokens (section 3.2).
@@ -54,21 +54,33 @@ class SoftPrompt:
 
     vectors (P, C), may be written to; fingerprint and base_name of the base they were made for;
     about: what can be said in JSON (method, seed, and after tuning task, labels, label_words,
-    template, history, versions; adapter: what `to_peft` is to write otherwise than as usual).
+    template, history, versions; adapter: what `to_peft` is to write otherwise than as usual);
+    head (K, C): what the answer is compared with, where it was trained beside the prompt.
     """
 
     vectors: np.ndarray
     fingerprint: str
     base_name: str
     about: dict = field(default_factory=dict)
+    head: np.ndarray | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies of all that is trained: "prompt" (P, C) and, if there is one, "head" (K, C)."""
+        head = {} if self.head is None else {"head": self.head.copy()}
+        return {"prompt": self.vectors.copy()} | head
+
+    def with_arrays(self, arrays: dict[str, np.ndarray]) -> "SoftPrompt":
+        """The same prompt around other arrays, which are not copied."""
+        about = dict(self.about)
+        return replace(self, vectors=arrays["prompt"], head=arrays.get("head"), about=about)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file: the tensor `prompt` (P, C), the rest as JSON.
+        """Write one safetensors file: the tensor `prompt` (P, C), a head's, the rest as JSON.
 
         Raises MiniptError when the vectors are not finite or the file cannot be written.
         """
         self._refuse_infinite(path)
-        write_tensors(path, {"prompt": np.ascontiguousarray(self.vectors)}, self._record())
+        write_tensors(path, self.arrays(), self._record())
 
     def to_peft(self, directory: str | Path, base_name: str | None = None) -> None:
         """Write the adapter that Hugging Face's PEFT 0.21 reads, complete or not at all.
@@ -82,10 +94,15 @@ class SoftPrompt:
         base_name: what PEFT is to call the model, such as a hub id (default: the base's own name,
         or what the adapter called it that the prompt was read from). PEFT computes what minipt
         does if texts are padded on the right: it too counts positions from the first vector.
-        Raises MiniptError when the vectors are not finite, and when the directory exists or cannot
-        be written.
+        Raises MiniptError when the vectors are not finite, for a prompt with a head of its own, and
+        when the directory exists or cannot be written.
         """
         self._refuse_infinite(directory)
+        if self.head is not None:
+            raise MiniptError(
+                "the prompt was tuned with a head of its own, for which PEFT's adapters have no "
+                f"place, so {directory} was not written: tune without the head"
+            )
         vectors = np.ascontiguousarray(self.vectors, np.float32)  # (P, C)
         tensors = save({"prompt_embeddings": vectors}, {"format": "pt"})
         adapter = ADAPTER | {"base_model_name_or_path": self.base_name}
@@ -108,7 +125,7 @@ class SoftPrompt:
         }
 
     def _refuse_infinite(self, path: str | Path) -> None:
-        if not np.isfinite(self.vectors).all():
+        if not all(np.isfinite(array).all() for array in self.arrays().values()):
             raise MiniptError(
                 f"the prompt holds NaN or infinite numbers, so {path} was not written"
             )
@@ -130,7 +147,10 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
     except KeyError as error:
         raise MiniptError(f"{path} is no prompt that minipt saved: it lacks {error}") from None
     check_fits(path, vectors, fingerprint, base_name, base)
-    return SoftPrompt(vectors, fingerprint, base_name, about)
+    head = tensors.get("head")
+    if head is not None and (head.ndim != 2 or head.shape[1] != base.config.channels):
+        raise MiniptError(f"{path} holds a head of shape {head.shape}: make the prompt again")
+    return SoftPrompt(vectors, fingerprint, base_name, about, head)
 
 
 def check_fits(
@@ -193,8 +213,7 @@ def init_prompt(
     else:
         if not text:
             raise MiniptError('the start "text" needs a text')
-        (ids,), _ = encode(base, "{text}", [text], base.config.context)
-        vectors = table[np.resize(ids, length)]
+        vectors = table[np.resize(tokens(base, text), length)]
     about = {"method": method, "seed": seed}
     if not base.config.causal:  # PEFT's only kind that puts a prompt in front of an encoder
         about["adapter"] = {"task_type": "FEATURE_EXTRACTION"}
@@ -204,20 +223,25 @@ def init_prompt(
 def _draw_frequent(base: Base, count: int, rng: np.random.Generator) -> np.ndarray:
     """Token ids without repetition, as far as there are enough. (count,)
 
-    A BPE's ids are in the order of its merges, the most frequent pair first, so that low ids are
-    frequent tokens; a vocabulary of fewer than 5,000 counts as frequent as a whole. Special tokens
-    are left out.
+    A vocabulary's ids are in the order in which they were made, the most frequent first, so that
+    low ids are frequent tokens; a vocabulary of fewer than 5,000 counts as frequent as a whole.
+    Special tokens and BERT's places for future ones are left out.
     """
-    special = set(base.tokenizer.get_added_tokens_decoder()) if base.tokenizer else set()
-    frequent = [i for i in range(min(base.config.vocabulary, FREQUENT_TOKENS)) if i not in special]
+    left_out = set()
+    if base.tokenizer:
+        left_out = set(base.tokenizer.get_added_tokens_decoder())
+        vocabulary = base.tokenizer.get_vocab(with_added_tokens=False)
+        left_out |= {i for token, i in vocabulary.items() if token.startswith("[unused")}
+    lowest = range(min(base.config.vocabulary, FREQUENT_TOKENS))
+    frequent = [i for i in lowest if i not in left_out]
     return rng.choice(frequent, count, replace=count > len(frequent))
 
 
 def _label_vectors(base: Base, label_words: Sequence[str] | None, length: int) -> np.ndarray:
     if not label_words:
         raise MiniptError('the start "labels" needs label words')
-    rows, _ = encode(base, "{text}", label_words[:length], base.config.context)
-    return np.stack([base.params["token.table"][ids].mean(0) for ids in rows])  # (K, C)
+    table = base.params["token.table"]
+    return np.stack([table[tokens(base, word)].mean(0) for word in label_words[:length]])  # (K, C)
 
 
 def versions() -> dict[str, str]:

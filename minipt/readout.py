@@ -41,7 +41,7 @@ def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.nd
     """
     features = _features(base, hidden, batch, trace)  # (N, C)
     trace.save("text.features", features)
-    logits = features @ _table(base, batch.choices).T  # (N, K)
+    logits = features @ choice_vectors(base, batch.choices).T  # (N, K)
     if base.config.head == "masked" and not _are_vectors(batch.choices):
         bias = base.params["head.bias"]
         logits += bias if batch.choices is None else bias[batch.choices]
@@ -57,7 +57,7 @@ def readout_dx(base: Base, dlogits: np.ndarray, batch: Batch, trace: Trace) -> n
     """
     if base.config.head is None:
         dlogits = dlogits / TEMPERATURE
-    dfeatures = dlogits @ _table(base, batch.choices)  # (N, C)
+    dfeatures = dlogits @ choice_vectors(base, batch.choices)  # (N, C)
     trace.note_grad("text.features", dfeatures)
     return _features_dx(base, dfeatures, batch, trace)
 
@@ -71,17 +71,33 @@ def readout_dw(base: Base, dlogits: np.ndarray, trace: Trace) -> np.ndarray:
     return scale * dlogits.T @ trace["text.features"]
 
 
+def choice_vectors(base: Base, choices: np.ndarray | None) -> np.ndarray:
+    """The rows that features are compared with: (K, C), or (V, C) without choices."""
+    if _are_vectors(choices):
+        return choices.astype(base.dtype, copy=False)
+    table = base.params.get("output.table", base.params["token.table"])
+    return table if choices is None else table[choices]
+
+
+def embeddings(hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """A text as one vector of length 1, in the direction of the mean of its real rows.
+
+    hidden (B, T, C) -> (B, C)
+    """
+    pooled = ops.mean_pool(hidden, _real(batch, hidden.dtype))
+    unit, length = ops.normalize(pooled)
+    trace.note("text.pooled", pooled)
+    trace.save("text.length", length)
+    return unit
+
+
 def _features(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
     """What is compared with the choices. hidden (B, R, C) -> (N, C)"""
     if base.config.head == "language":
         return hidden[batch.counted]
     if base.config.head == "masked":
         return _masked_head(base, hidden[batch.counted], trace)
-    pooled = ops.mean_pool(hidden, _real(batch, hidden.dtype))  # (B, C)
-    features, length = ops.normalize(pooled)
-    trace.note("text.pooled", pooled)
-    trace.save("text.length", length)
-    return features
+    return embeddings(hidden, batch, trace)
 
 
 def _features_dx(base: Base, dfeatures: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
@@ -120,14 +136,6 @@ def _masked_head_dx(base: Base, dfeatures: np.ndarray, trace: Trace) -> np.ndarr
     ddense = ACTIVATIONS[base.config.activation][1](dactive, dense, sigma)
     trace.note_grad("text.head.dense", ddense)
     return ops.linear_dx(ddense, params["head.dense.weight"])
-
-
-def _table(base: Base, choices: np.ndarray | None) -> np.ndarray:
-    """The rows that features are compared with. (K, C), or (V, C) without choices"""
-    if _are_vectors(choices):
-        return choices.astype(base.dtype, copy=False)
-    table = base.params.get("output.table", base.params["token.table"])
-    return table if choices is None else table[choices]
 
 
 def _are_vectors(choices: np.ndarray | None) -> bool:

@@ -6,7 +6,7 @@ The story continues in `xray.py`, which looks into a single step.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -43,15 +43,18 @@ def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, 
     """A tuned prompt's result on the test split, last, behind what it must be compared with.
 
     majority: the training split's most frequent class, always. bag_of_words: a linear model of the
-    words. untuned: the base without a prompt.
+    words. untuned: the base without a prompt. written: with the task's instruction, words written
+    by hand, in front of the text.
     """
     truth = task.test.labels
     total = len(truth)
+    instructed = replace(task, template=f"{task.instruction}\n\n{task.template}")
     words = bag_of_words(task.train, task.test, len(task.labels))
     return {
         "majority": Score(int((truth == task.majority_class).sum()), total),
         "bag_of_words": Score(int((words == truth).sum()), total),
         "untuned": Score(evaluate(base, None, task.test, task).correct, total),
+        "written": Score(evaluate(base, None, task.test, instructed).correct, total),
         "tuned": Score(tuned.correct, total),
     }
 
@@ -80,8 +83,10 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
         "labels": list(task.labels),
         "label_words": list(task.label_words),
         "template": task.template,
+        "instruction": task.instruction,
+        "reading": run.reading,
         "counts": run.test.counts.tolist(),
-        "trained_numbers": run.prompt.vectors.size,
+        "trained_numbers": sum(array.size for array in run.prompt.arrays().values()),
         "base_numbers": base.size,
         "texts_cut": run.cut,
         "seconds": round(run.seconds, 3),
@@ -123,6 +128,7 @@ def comparison_table(task: Task, scores: dict[str, Score]) -> str:
         "majority": f"always {task.labels[task.majority_class]!r}",
         "bag_of_words": "bag of words",
         "untuned": "the base without a prompt",
+        "written": "the base with a hand-written prompt",
         "tuned": "the base with the tuned prompt",
     }
     rows = [("on the test split", "right", "accuracy", "95 % interval")]
@@ -166,14 +172,15 @@ def choose_messages(labels: np.ndarray, count: int) -> list[int]:
 
 def account(base: Base, prompt: SoftPrompt) -> str:
     """What was trained, what share of the base that is, and the proof that the base is the same."""
-    vectors = prompt.vectors
+    P, C = prompt.vectors.shape
+    numbers = sum(array.size for array in prompt.arrays().values())
+    head = "" if prompt.head is None else " and a head of {} x {}".format(*prompt.head.shape)
     after = base.fingerprint
     same = "the same" if after == prompt.fingerprint else "CHANGED"
     frozen = all(not array.flags.writeable for array in base.params.values())
     return (
-        f"trained: {vectors.shape[0]} x {vectors.shape[1]} = {vectors.size:,} numbers, "
-        f"{vectors.nbytes / 1000:.1f} kB, {vectors.size / base.size:.2%} of the base's "
-        f"{base.size:,}\n"
+        f"trained: {P} x {C}{head} = {numbers:,} numbers, {4 * numbers / 1000:.1f} kB, "
+        f"{numbers / base.size:.2%} of the base's {base.size:,}\n"
         f"frozen:  sha256 of the base {prompt.fingerprint[:16]}... before, {after[:16]}... after: "
         f"{same};\n"
         f"         its {len(base.params)} arrays are {'' if frozen else 'NOT '}read-only"

@@ -62,6 +62,7 @@ class Task:
     label_words: for each class the word that the base should answer with. The leading space is
         part of it: in the text that follows the template, a word begins with a space.
     template: holds `{text}` once and ends where the answer begins.
+    instruction: what one would write in front of the text by hand, to compare with.
     source: what to cite.
     duplicates, contradictions: how many texts were left out because they occurred before, and
         because they occurred with two different labels.
@@ -75,6 +76,7 @@ class Task:
     validation: Split
     test: Split
     source: str
+    instruction: str = "Answer with one word."
     duplicates: int = 0
     contradictions: int = 0
 
@@ -139,7 +141,9 @@ def load_task(name: str) -> Task:
     _check_name(name)
     recipe = _RECIPES[name]
     examples = [(_unescape(text).strip(), label) for text, label in recipe.read()]
-    return _make_task(name, examples, recipe.label_words, recipe.template, recipe.source)
+    return _make_task(
+        name, examples, recipe.label_words, recipe.template, recipe.source, recipe.instruction
+    )
 
 
 def load_csv(
@@ -178,8 +182,14 @@ def normalised(text: str) -> str:
 
 
 def _make_task(
-    name: str, examples: list[Example], label_words: Mapping[str, str], template: str, source: str
+    name: str,
+    examples: list[Example],
+    label_words: Mapping[str, str],
+    template: str,
+    source: str,
+    instruction: str | None = None,
 ) -> Task:
+    words = ",".join(label_words.values())
     unique, contradictions = _distinct(examples)
     labels = tuple(label_words)
     train, validation, test = _split(name, unique, labels)
@@ -188,6 +198,7 @@ def _make_task(
         labels=labels,
         label_words=tuple(label_words.values()),
         template=template,
+        instruction=instruction or f"Answer with one of these words:{words}.",
         train=train,
         validation=validation,
         test=test,
@@ -351,11 +362,13 @@ class _Recipe:
     label_words: Mapping[str, str]
     template: str
     source: str
+    instruction: str
 
 
 def _sentiment(read: Callable[[], list[Example]], source: str) -> _Recipe:
     words = {"negative": " negative", "positive": " positive"}
-    return _Recipe(read, words, "{text}\nSentiment:", source)
+    instruction = "Say whether the sentiment of the following text is positive or negative."
+    return _Recipe(read, words, "{text}\nSentiment:", source, instruction)
 
 
 _RATINGS = (
@@ -390,6 +403,8 @@ _RECIPES = {
         },
         "{text}\nAnswer type:",
         "Li and Roth, Learning question classifiers, COLING 2002 (TREC questions)",
+        "Say what kind of answer the following question asks for: an abbreviation, a description, "
+        "a thing, a person, a place or a number.",
     ),
     "sms-spam": _Recipe(
         _read_sms,
@@ -397,5 +412,6 @@ _RECIPES = {
         "{text}\nKind:",
         "Almeida, Hidalgo and Yamakami, Contributions to the study of SMS spam filtering: New "
         "collection and results, DocEng 2011",
+        "Say whether the following text message is spam or normal.",
     ),
 }

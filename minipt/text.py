@@ -1,9 +1,8 @@
-"""From text to arrays: token ids, batches, and the words that stand for the labels.
+"""From text to arrays: token ids, batches, and where the answer is read.
 
-In: texts, a template such as "{text}\\nSentiment:", label words such as " positive". Out: `Batch`es
-of token ids of neighbouring length, with the place where the answer is read. A label is read out by
-the language model's own head: the softmax runs over the label words' first tokens (the verbalizer
-of Schick & Schütze 2021, section 3). The story continues in `wiring.py`.
+In: texts and a template such as "{text}\nSentiment:". Out: `Batch`es of token ids of neighbouring
+length, with the place where the answer is read and what it is compared with. The story continues in
+`prompt.py`; `verbalizer.py` chooses the template and the words to compare with.
 """
 
 from collections.abc import Iterator, Sequence
@@ -81,64 +80,85 @@ class Batch:
         return self.targets.reshape(len(self.targets), -1)[self.counted]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a base is asked and how its answer is read, the same for all texts.
+
+    template: holds "{text}". choices: as in `Batch`. mask: the token at which the answer is read,
+    None: at the text's end, or over all of it. how: the same in words.
+    """
+
+    template: str
+    choices: np.ndarray | None
+    mask: int | None
+    how: str
+
+
 def encode(
     base: Base, template: str, texts: Sequence[str], room: int
 ) -> tuple[list[np.ndarray], int]:
     """Each text in the template as token ids, and how many texts had to be cut to fit.
 
-    A text of more than `room` tokens loses its beginning, so that the words next to the answer
-    stay. Raises MiniptError for no room at all, a base without a tokenizer, a template without
-    "{text}" and a text that has no tokens.
+    A base that is not causal gets its special tokens around each text, such as [CLS] and [SEP]. A
+    text of more than `room` tokens loses its beginning, so that the words next to the answer stay.
+    Raises MiniptError for no room at all, a base without a tokenizer, a template without "{text}"
+    and a text that has no tokens.
     """
-    if room < 1:
+    special = not base.config.causal
+    first = 1 if special else 0  # the first token stays even where the beginning goes
+    if room <= first:
         raise MiniptError(f"the prompt leaves no room for a text in base {base.name!r}: shorten it")
-    if base.tokenizer is None:
-        raise MiniptError(
-            f"base {base.name!r} came without a tokenizer.json, so it cannot read text"
-        )
     if "{text}" not in template:
         raise MiniptError(
             f'a template says where the text goes with "{{text}}"; {template!r} does not'
         )
     filled = [template.replace("{text}", text) for text in texts]
-    encodings = base.tokenizer.encode_batch(filled, add_special_tokens=False)
-    rows = [np.array(encoding.ids[-room:], np.int64) for encoding in encodings]
-    for text, row in zip(texts, rows, strict=True):
-        if not row.size:
+    rows, cut = [], 0
+    for text, encoding in zip(texts, _tokenize(base, filled, special), strict=True):
+        if len(encoding) <= 2 * first:
             raise MiniptError(f"the text {text!r} has no tokens: give it at least one word")
-    return rows, sum(len(encoding.ids) > room for encoding in encodings)
+        if len(encoding) > room:
+            encoding = encoding[:first] + encoding[first - room :]
+            cut += 1
+        rows.append(np.array(encoding, np.int64))
+    return rows, cut
 
 
-def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:
-    """The first token of each label word. (K,)
+def tokens(base: Base, words: str) -> np.ndarray:
+    """The token ids of a few words and nothing around them. (T,)
 
-    A leading space counts: " good" is what follows a text, "good" is not. Raises MiniptError when
-    two label words begin with the same token and so cannot be told apart.
+    Raises MiniptError for a base without a tokenizer and for words that have no tokens.
     """
-    tokens = [
-        encode(base, "{text}", [word], room=len(word.encode()))[0][0][0] for word in label_words
-    ]
-    for k, token in enumerate(tokens):
-        if token in tokens[:k]:
-            other = label_words[tokens.index(token)]
-            raise MiniptError(
-                f"the label words {other!r} and {label_words[k]!r} begin with the same token of "
-                f"base {base.name!r}: choose others"
-            )
-    return np.array(tokens)
+    (ids,) = _tokenize(base, [words], special=False)
+    if not ids:
+        raise MiniptError(f"{words!r} has no tokens: give at least one word")
+    return np.array(ids, np.int64)
+
+
+def _tokenize(base: Base, texts: Sequence[str], special: bool) -> list[list[int]]:
+    if base.tokenizer is None:
+        raise MiniptError(
+            f"base {base.name!r} came without a tokenizer.json, so it cannot read text"
+        )
+    encodings = base.tokenizer.encode_batch(texts, add_special_tokens=special)
+    return [encoding.ids for encoding in encodings]
+
+
+Targets = np.ndarray | Sequence[np.ndarray]  # a class for each of N texts, or its answer's tokens
 
 
 def batches(
     token_rows: Sequence[np.ndarray],
-    targets: np.ndarray,
-    choices: np.ndarray,
+    targets: Targets,
+    reading: Reading,
     size: int,
     rng: np.random.Generator | None = None,
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every text once, in batches of neighbouring length, so that little of a batch is padding.
 
-    token_rows: N arrays of token ids; targets (N,); choices (K,); size B, the last may be smaller.
-    With an rng, texts of equal length change places and the batches come in random order.
+    token_rows: N arrays of token ids; targets (N,), or N arrays of the tokens that should follow
+    the last of each text's; size B, the last may be smaller. With an rng, texts of equal length
+    change places and the batches come in random order.
     Yields the texts' indices (B,) and their Batch.
     """
     lengths = np.array([len(row) for row in token_rows])  # (N,)
@@ -151,4 +171,17 @@ def batches(
         ids = np.zeros((len(group), lengths[group].max()), np.int64)  # (B, T)
         for b, i in enumerate(group):
             ids[b, : lengths[i]] = token_rows[i]
-        yield group, Batch(ids, lengths[group], targets[group], choices)
+        positions = None if reading.mask is None else (ids == reading.mask).argmax(1)  # (B,)
+        answers = _side_by_side(targets, group)
+        yield group, Batch(ids, lengths[group], answers, reading.choices, positions)
+
+
+def _side_by_side(targets: Targets, group: np.ndarray) -> np.ndarray:
+    """The group's classes (B,), or its answers' tokens (B, R), -1 in front of the shorter ones."""
+    if isinstance(targets, np.ndarray):
+        return targets[group]
+    longest = max(len(targets[i]) for i in group)
+    answers = np.full((len(group), longest), -1)
+    for b, i in enumerate(group):
+        answers[b, longest - len(targets[i]) :] = targets[i]
+    return answers

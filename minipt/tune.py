@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,11 @@ from minipt.files import read_tensors, write_tensors
 from minipt.ops import cross_entropy
 from minipt.optim import OPTIMIZERS, SCHEDULES, Optimizer, clip_gradients, schedule
 from minipt.prompt import SoftPrompt, init_prompt
+from minipt.readout import choice_vectors
 from minipt.tasks import Split, Task
-from minipt.text import Batch, batches, encode, label_tokens
-from minipt.wiring import logits_after, loss_and_gradient, read_prompt
+from minipt.text import Batch, Reading, batches, encode
+from minipt.verbalizer import make_reading
+from minipt.wiring import answerer, loss_and_gradient
 
 # Nothing is learnt from a text here, so a batch may be as large as the processor's cache likes.
 EVALUATION_BATCH = 32
@@ -34,7 +36,7 @@ EVALUATION_BATCH = 32
 
 @dataclass(frozen=True)
 class Settings:
-    """How to tune; the defaults are those of the tiny base.
+    """How to tune; the defaults are those of the tiny base, `SUITED` has those of others.
 
     length: P. method and text: the start, as in `init_prompt`. steps: how many batches to learn
     from.
@@ -42,6 +44,7 @@ class Settings:
     this much. schedule: "constant", "linear" or "cosine" after `warmup` steps, at most half of
     all. clip: the largest norm of a gradient. evaluate_every: steps between looks at the validation
     split. patience: how many such looks without a better one end the run early, None: none do.
+    head: train what the answer is compared with too, a linear head of K x C numbers.
 
     Raises MiniptError for a value that makes no sense, by its name.
     """
@@ -59,6 +62,7 @@ class Settings:
     clip: float = 1.0
     evaluate_every: int = 50
     patience: int | None = None
+    head: bool = False
 
     def __post_init__(self) -> None:
         for name in ("length", "steps", "batch_size", "evaluate_every", "patience"):
@@ -74,6 +78,21 @@ class Settings:
                 )
         if self.seed < 0 or self.warmup < 0:
             raise MiniptError("seed and warmup are 0 or more")
+
+
+# What a base that has a name is tuned with where nothing else is said.
+SUITED = {
+    "smollm2-135m": {"steps": 150, "learning_rate": 0.02, "warmup": 10},
+    "minilm": {"steps": 300, "batch_size": 32, "learning_rate": 0.01},
+}
+
+
+def suited(base: Base, **settings: object) -> Settings:
+    """The settings for a base: those given, then those that suit it, then the defaults.
+
+    Raises MiniptError for a value that makes no sense, by its name.
+    """
+    return Settings(**(SUITED.get(base.name, {}) | settings))
 
 
 @dataclass(frozen=True)
@@ -98,7 +117,8 @@ class Run:
 
     history: a dict a step with step, loss, gradient_norm, prompt_norm (|vectors|), distance (from
     the start) and rate, and, where the validation split was looked at, validation_accuracy and
-    validation_loss; entry 0 is the start. cut: how many training texts were shortened to fit.
+    validation_loss; entry 0 is the start. reading: how the answer was read, in words. cut: how many
+    training texts were shortened to fit.
     """
 
     prompt: SoftPrompt
@@ -107,6 +127,7 @@ class Run:
     test: Evaluation
     best_step: int
     seconds: float
+    reading: str
     cut: int
     interrupted: bool
 
@@ -118,10 +139,13 @@ class Run:
 
 @dataclass
 class _State:
-    """All that a run changes, and so all that a checkpoint holds."""
+    """All that a run changes, and so all that a checkpoint holds.
 
-    vectors: np.ndarray
-    best_vectors: np.ndarray
+    trained and best: "prompt" (P, C) and, if a head is trained, "head" (K, C).
+    """
+
+    trained: dict[str, np.ndarray]
+    best: dict[str, np.ndarray]
     optimizer: Optimizer
     history: list[dict] = field(default_factory=list)
     best_step: int = 0
@@ -160,28 +184,28 @@ def tune(
     Raises MiniptError for settings that make no sense, a checkpoint that is missing, damaged or of
     another run, and a loss that is no longer finite.
     """
-    chosen = Settings(**settings)
+    chosen = suited(base, **settings)
     keep_freed_memory()
     fingerprint = base.fingerprint
-    start = _start(base, task, chosen)
+    reading = make_reading(base, task.template, task.label_words)
+    start = _start(base, task, reading, chosen)
     identity = {"base": fingerprint, "task": _digest(task), "settings": asdict(chosen)}
-    state = _State(start.vectors.copy(), start.vectors.copy(), OPTIMIZERS[chosen.optimizer]())
+    state = _State(start.arrays(), start.arrays(), OPTIMIZERS[chosen.optimizer]())
     if resume:
         _read_checkpoint(checkpoint, identity, state)
-    token_rows, cut = encode(
-        base, task.template, task.train.texts, base.config.context - chosen.length
-    )
+    room = base.config.context - chosen.length
+    token_rows, cut = encode(base, reading.template, task.train.texts, room)
     interrupted = False
     try:
-        for _ in _learn(base, task, token_rows, start, chosen, state):
+        for _ in _learn(base, task, reading, token_rows, start, chosen, state):
             if checkpoint is not None:
                 _write_checkpoint(checkpoint, identity, state)
     except KeyboardInterrupt:
         interrupted = True
     if base.fingerprint != fingerprint:
         raise RuntimeError(f"base {base.name!r} changed while a prompt was tuned in front of it")
-    about = start.about | {"steps": state.step, "history": state.history}
-    prompt = SoftPrompt(state.best_vectors, fingerprint, base.name, about)
+    prompt = start.with_arrays(state.best)
+    prompt.about |= {"steps": state.step, "history": state.history}
     return Run(
         prompt=prompt,
         history=state.history,
@@ -189,6 +213,7 @@ def tune(
         test=evaluate(base, prompt, task.test),
         best_step=state.best_step,
         seconds=state.seconds,
+        reading="a trained linear head" if chosen.head else reading.how,
         cut=cut,
         interrupted=interrupted,
     )
@@ -203,17 +228,17 @@ def evaluate(
     prompt=None measures the base as it is. Texts that are too long lose their beginning.
     Raises MiniptError when neither the prompt nor a task says how the answer is read.
     """
-    template, label_words = _reading(prompt, task)
-    choices = label_tokens(base, label_words)
+    reading = _reading(base, prompt, task)
     room = base.config.context - (len(prompt.vectors) if prompt else 0)
-    token_rows, _ = encode(base, template, split.texts, room)
-    past = read_prompt(base, prompt)
-    answers = np.empty((len(token_rows), len(choices)), base.dtype)  # (N, K)
-    for indices, batch in batches(token_rows, split.labels, choices, EVALUATION_BATCH):
-        answers[indices] = logits_after(base, batch, past)
+    token_rows, _ = encode(base, reading.template, split.texts, room)
+    answer = answerer(base, prompt)
+    K = len(reading.choices)
+    answers = np.empty((len(token_rows), K), base.dtype)  # (N, K)
+    for indices, batch in batches(token_rows, split.labels, reading, EVALUATION_BATCH):
+        answers[indices] = answer(batch)
     losses, probabilities = cross_entropy(answers, split.labels)  # (N,), (N, K)
     predicted = answers.argmax(1)  # (N,)
-    counts = np.zeros((len(choices), len(choices)), np.int64)  # (K, K)
+    counts = np.zeros((K, K), np.int64)  # (K, K)
     np.add.at(counts, (split.labels, predicted), 1)
     correct = int(counts.trace())
     return Evaluation(
@@ -226,18 +251,26 @@ def evaluate(
     )
 
 
-def _reading(prompt: SoftPrompt | None, task: Task | None) -> tuple[str, list[str]]:
+def _reading(base: Base, prompt: SoftPrompt | None, task: Task | None) -> Reading:
     if task is not None:
-        return task.template, list(task.label_words)
-    if prompt is None or "label_words" not in prompt.about:
+        template, label_words = task.template, list(task.label_words)
+    elif prompt is not None and "label_words" in prompt.about:
+        template, label_words = prompt.about["template"], prompt.about["label_words"]
+    else:
         raise MiniptError("only a tuned prompt knows its task: name the task to evaluate on")
-    return prompt.about["template"], prompt.about["label_words"]
+    reading = make_reading(base, template, label_words)
+    if prompt is None or prompt.head is None:
+        return reading
+    return replace(reading, choices=prompt.head)
 
 
-def _start(base: Base, task: Task, chosen: Settings) -> SoftPrompt:
+def _start(base: Base, task: Task, reading: Reading, chosen: Settings) -> SoftPrompt:
+    """A trained head begins as what the answer is compared with anyway."""
     start = init_prompt(
         base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
     )
+    if chosen.head:
+        start.head = choice_vectors(base, reading.choices).copy()  # (K, C)
     start.about |= {
         "task": task.name,
         "labels": list(task.labels),
@@ -251,23 +284,25 @@ def _start(base: Base, task: Task, chosen: Settings) -> SoftPrompt:
 def _learn(
     base: Base,
     task: Task,
+    reading: Reading,
     token_rows: list[np.ndarray],
     start: SoftPrompt,
     chosen: Settings,
     state: _State,
 ) -> Iterator[int]:
     """Take the steps that are left; yield whenever the validation split has been looked at."""
-    choices = label_tokens(base, task.label_words)
     if not state.history:
         state.history.append({"step": 0})
         _look(base, task, start, state)
         yield 0
     if _is_over(state, chosen):
         return
-    prompt = SoftPrompt(state.vectors, start.fingerprint, start.base_name, start.about)
+    prompt = start.with_arrays(state.trained)
+    if chosen.head:
+        reading = replace(reading, choices=prompt.head)
     bar = tqdm(total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None)
     with bar:
-        for batch in _stream(token_rows, task.train.labels, choices, chosen, state.step):
+        for batch in _stream(token_rows, task.train.labels, reading, chosen, state.step):
             began = time.perf_counter()
             record = _step(base, prompt, batch, start, chosen, state)
             bar.update()
@@ -293,15 +328,18 @@ def _step(
     """One step: loss, gradient, clipping, optimizer; and the record of it."""
     warmup = min(chosen.warmup, chosen.steps // 2)
     rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, warmup)
-    loss, gradient = loss_and_gradient(base, prompt, batch)
-    if not (math.isfinite(loss) and np.isfinite(gradient).all()):
+    of_head = {} if chosen.head else None
+    loss, gradient = loss_and_gradient(base, prompt, batch, gradients=of_head)
+    gradients = {"prompt": gradient}
+    if chosen.head:
+        gradients["head"] = of_head["choices"]
+    if not (math.isfinite(loss) and all(np.isfinite(x).all() for x in gradients.values())):
         raise MiniptError(
             f"the loss or its gradient is not finite at step {state.step + 1}: lower the learning "
             f"rate, {chosen.learning_rate:g}"
         )
-    gradients = {"prompt": gradient}
     norm = clip_gradients(gradients, chosen.clip)
-    state.optimizer.step({"prompt": prompt.vectors}, gradients, rate)
+    state.optimizer.step(state.trained, gradients, rate)
     record = {
         "step": state.step + 1,
         "loss": loss,
@@ -315,14 +353,14 @@ def _step(
 
 
 def _look(base: Base, task: Task, prompt: SoftPrompt, state: _State) -> None:
-    """Measure on the validation split; remember the vectors if none did better before."""
+    """Measure on the validation split; remember what is trained if nothing did better before."""
     found = evaluate(base, prompt, task.validation, task)
     record = state.history[-1]
     record |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
     best = state.history[state.best_step]
     if (found.accuracy, -found.loss) >= (best["validation_accuracy"], -best["validation_loss"]):
         state.best_step = record["step"]
-        state.best_vectors = prompt.vectors.copy()
+        state.best = prompt.arrays()
 
 
 def _is_over(state: _State, chosen: Settings) -> bool:
@@ -334,7 +372,7 @@ def _is_over(state: _State, chosen: Settings) -> bool:
 def _stream(
     token_rows: list[np.ndarray],
     labels: np.ndarray,
-    choices: np.ndarray,
+    reading: Reading,
     chosen: Settings,
     first: int,
 ) -> Iterator[Batch]:
@@ -343,7 +381,7 @@ def _stream(
     while True:
         rng = np.random.default_rng([chosen.seed, epoch])
         for i, (_, batch) in enumerate(
-            batches(token_rows, labels, choices, chosen.batch_size, rng)
+            batches(token_rows, labels, reading, chosen.batch_size, rng)
         ):
             if i >= skipped:
                 yield batch
@@ -358,7 +396,8 @@ def _digest(task: Task) -> str:
 
 
 def _write_checkpoint(path: str | Path, identity: dict, state: _State) -> None:
-    arrays = {"vectors": state.vectors, "best_vectors": state.best_vectors}
+    arrays = {f"trained.{name}": array for name, array in state.trained.items()}
+    arrays |= {f"best.{name}": array for name, array in state.best.items()}
     arrays |= {f"optimizer.{name}": array for name, array in state.optimizer.state.items()}
     record = {
         "identity": identity,
@@ -379,8 +418,8 @@ def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> 
         state.history = record["history"]
         state.best_step = record["best_step"]
         state.seconds = record["seconds"]
-        state.vectors = arrays.pop("vectors")
-        state.best_vectors = arrays.pop("best_vectors")
+        state.trained = {name: arrays.pop(f"trained.{name}") for name in state.trained}
+        state.best = {name: arrays.pop(f"best.{name}") for name in state.best}
     except KeyError as error:
         raise MiniptError(f"{path} is no checkpoint: it lacks {error}; remove it") from None
     for name, value in identity.items():

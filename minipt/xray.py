@@ -8,7 +8,7 @@ arrays are those of the trace, which the step itself used. The story ends in `cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +19,10 @@ from minipt.optim import OPTIMIZERS, clip_gradients, schedule
 from minipt.plot import draw_step
 from minipt.prompt import SoftPrompt
 from minipt.report import align, shorten
-from minipt.text import Batch, encode, label_tokens
+from minipt.text import Batch, batches, encode
 from minipt.trace import Trace
-from minipt.tune import Settings
+from minipt.tune import suited
+from minipt.verbalizer import make_reading
 from minipt.wiring import logits, loss_and_gradient
 
 if TYPE_CHECKING:
@@ -63,18 +64,22 @@ def take_step(
     target: an index into label_words; None: the answer that the prompt finds least likely, so that
     there is something to learn. Raises MiniptError for a text without tokens.
     """
-    settings = Settings()
-    (ids,), _ = encode(base, template, [text], base.config.context - len(prompt.vectors))
-    choices = label_tokens(base, label_words)
+    settings = suited(base)
+    reading = make_reading(base, template, label_words)
+    if prompt.head is not None:
+        reading = replace(reading, choices=prompt.head)
+    rows, _ = encode(base, reading.template, [text], base.config.context - len(prompt.vectors))
+
+    def batch_for(target: int) -> Batch:
+        ((_, batch),) = batches(rows, np.array([target]), reading, 1)
+        return batch
 
     def probabilities(of: SoftPrompt | None) -> np.ndarray:
-        batch = Batch(ids[None], [len(ids)], [0], choices)
-        return softmax(logits(base, batch, of))[0]  # (K,)
+        return softmax(logits(base, batch_for(0), of))[0]  # (K,)
 
     before = probabilities(prompt)
     target = int(before.argmin()) if target is None else target
-    trace = Trace()
-    batch = Batch(ids[None], [len(ids)], [target], choices)
+    trace, batch = Trace(), batch_for(target)
     loss, gradient = loss_and_gradient(base, prompt, batch, trace)
 
     after = SoftPrompt(prompt.vectors.copy(), prompt.fingerprint, prompt.base_name)
@@ -83,7 +88,7 @@ def take_step(
     rate = settings.learning_rate * schedule(settings.schedule, 0, settings.steps, settings.warmup)
     OPTIMIZERS[settings.optimizer]().step({"prompt": after.vectors}, clipped, rate)
     changes = {"no prompt": probabilities(None), "before": before, "after": probabilities(after)}
-    tokens = [base.tokenizer.decode([token], skip_special_tokens=False) for token in ids]
+    tokens = [base.tokenizer.decode([token], skip_special_tokens=False) for token in rows[0]]
     return XRay(trace, tokens, target, loss, gradient, changes)
 
 

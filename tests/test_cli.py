@@ -122,7 +122,8 @@ def test_tune_prints_the_comparison_and_leaves_a_run(call, job, here):
         "\nalways 'bad'",
         "\nbag of words",
         "\nthe base without a prompt",
-        f"\nthe base with the tuned prompt  {record['correct']} of 6  ",
+        "\nthe base with a hand-written prompt  ",
+        f"\nthe base with the tuned prompt        {record['correct']} of 6  ",
         "class \\ answer  bad  good",
         "the first test texts of each class (x: wrong), 6 of 6",
         "trained: 3 x 8 = 24 numbers, 0.1 kB",
@@ -379,7 +380,7 @@ def test_no_network_and_nothing_cached(call, here, saved_base, monkeypatch):
 
 def test_a_loss_that_is_not_finite_keeps_what_was_learnt_before(call, job, here, monkeypatch):
     bad = (float("nan"), np.zeros((3, 8), np.float32))
-    monkeypatch.setattr(tuning, "loss_and_gradient", lambda *_: bad)
+    monkeypatch.setattr(tuning, "loss_and_gradient", lambda *_, **__: bad)
     status, _, err = call(*job)
     assert status == 1
     assert "not finite at step 1: lower the learning rate" in one_sentence(err)
@@ -479,7 +480,7 @@ def test_ctrl_c_before_the_first_checkpoint(call, job, here, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
 def test_a_real_interrupt_and_its_resumption_end_with_the_same_bits(call, job, here):
-    line = [*job, "--steps", "400"]
+    line = [*job, "--steps", "1200"]
     process = subprocess.Popen(
         [sys.executable, "-m", "minipt", *line],
         stdout=subprocess.DEVNULL,

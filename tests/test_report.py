@@ -50,14 +50,14 @@ def test_a_score_has_its_interval():
 
 def test_the_comparison_is_of_the_test_split(base, task, run):
     scores = compare_with_rivals(base, task, run.test)
-    assert list(scores) == ["majority", "bag_of_words", "untuned", "tuned"]
+    assert list(scores) == ["majority", "bag_of_words", "untuned", "written", "tuned"]
     assert scores["majority"].accuracy == task.majority_accuracy
     words = bag_of_words(task.train, task.test, 2)
     assert scores["bag_of_words"].correct == (words == task.test.labels).sum()
     assert scores["untuned"].correct == evaluate(base, None, task.test, task).correct
     assert scores["tuned"].accuracy == run.test_accuracy
     table = comparison_table(task, scores).splitlines()
-    assert len(table) == 5
+    assert len(table) == 6
     assert len({line.index(" of 8") for line in table[1:]}) == 1
     assert table[1].startswith("always 'good' ")
     low, high = scores["tuned"].interval
@@ -70,7 +70,7 @@ def test_the_record_is_json(base, task, run):
     assert record["test_accuracy"] == run.test_accuracy
     assert record["validation_accuracy"] == run.history[run.best_step]["validation_accuracy"]
     assert record["interval"] == list(confidence_interval(run.test.correct, run.test.total))
-    assert record["intervals"].keys() == {"majority", "bag_of_words", "untuned", "tuned"}
+    assert record["intervals"].keys() == {"majority", "bag_of_words", "untuned", "written", "tuned"}
 
 
 def test_everything_is_told_in_lines_of_a_terminal(base, task, run):

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "minipt"
 # what was read before it.
 LAYERS = (
     ("errors", "files", "ops", "trace", "gradcheck", "optim", "fetch"),
-    ("base", "model", "readout", "text", "prompt", "adapter", "wiring", "generate"),
+    ("base", "model", "text", "prompt", "adapter", "readout", "wiring", "generate", "verbalizer"),
     ("families", "gguf_file", "bases", "checkpoint", "tasks", "baseline"),
     ("tune",),
     ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minipt.errors import MiniptError
-from minipt.text import batches, encode, label_tokens
+from minipt.text import Reading, batches, encode
+from minipt.verbalizer import label_tokens
 
 LINES = "{text}\nKind:"
+READING = Reading("{text}", np.arange(99), None, "")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_every_text_comes_once_beside_texts_of_its_length(lengths, size, seed):
     token_rows = [np.arange(length) + i for i, length in enumerate(lengths)]
     targets = np.arange(len(lengths))
     rng = None if seed is None else np.random.default_rng(seed)
-    found = list(batches(token_rows, targets, np.arange(99), size, rng))
+    found = list(batches(token_rows, targets, READING, size, rng))
     assert sorted(i for indices, _ in found for i in indices) == list(range(len(lengths)))
     for indices, batch in found:
         assert batch.ids.shape[1] == max(lengths[i] for i in indices)

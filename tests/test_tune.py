@@ -15,8 +15,9 @@ from minipt.files import read_tensors
 from minipt.optim import OPTIMIZERS
 from minipt.prompt import init_prompt
 from minipt.tasks import Split, Task
-from minipt.text import Batch, encode, label_tokens
+from minipt.text import Batch, Reading, encode
 from minipt.tune import Settings, evaluate, tune
+from minipt.verbalizer import label_tokens
 from minipt.wiring import logits
 
 tuning = sys.modules["minipt.tune"]  # in the package, the name `tune` is the function's
@@ -130,7 +131,7 @@ def test_the_base_is_unchanged_by_a_run_an_interrupted_and_a_failing_one(
     assert base.fingerprint == before
     with monkeypatch.context() as patched:
         patched.setattr(
-            tuning, "loss_and_gradient", lambda *_: (math.nan, np.zeros((3, 8), np.float32))
+            tuning, "loss_and_gradient", lambda *_, **__: (math.nan, np.zeros((3, 8), np.float32))
         )
         with pytest.raises(MiniptError, match=r"not finite at step 1: lower the learning rate"):
             tune(base, task, tmp_path / "checkpoint.safetensors", **QUICK)
@@ -241,7 +242,8 @@ def test_batches_take_every_text_once_an_epoch_and_start_anywhere(first):
     chosen = Settings(batch_size=4, seed=3)
 
     def drawn(first, count):
-        stream = tuning._stream(rows, labels, np.array([0, 1]), chosen, first)
+        reading = Reading("{text}", np.array([0, 1]), None, "")
+        stream = tuning._stream(rows, labels, reading, chosen, first)
         return [next(stream).ids[:, 0].tolist() for _ in range(count)]
 
     everything = drawn(0, 9)
@@ -280,7 +282,7 @@ def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     tune(base, task, path, **QUICK)
     arrays, _ = read_tensors(path, "checkpoint", "")
-    names = {"vectors", "best_vectors", "optimizer.prompt.mean", "optimizer.prompt.square"}
+    names = {"trained.prompt", "best.prompt", "optimizer.prompt.mean", "optimizer.prompt.square"}
     assert arrays.keys() == names
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 

@@ -33,8 +33,9 @@ from tqdm import tqdm
 
 import minipt
 from minipt.optim import Adam
-from minipt.text import batches, encode, label_tokens
+from minipt.text import batches, encode
 from minipt.tune import keep_freed_memory
+from minipt.verbalizer import label_tokens
 
 T = 24
 RATE = 1e-3
