@@ -4,12 +4,13 @@
     python tests/bench/step.py small middle --length 20 --rounds 15
     python tests/bench/step.py gpt2 --no-epoch --json
 
-A step is the loss, the prompt's gradient and Adam, on the same random GPT-2, texts and prompt for
-all three, which are first held to agree. PEFT is used as its guide does: the answer stands behind
-the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain PyTorch is what
-one can write by hand, prompt and text concatenated, with frozen parameters, fused attention and the
-output matrix on the last row only. An epoch is one over real reviews, with a model of the tiny
-base's sizes. Memory is that of a process of its own, in which nothing else was imported.
+A step is the loss, the prompt's gradient and Adam, on the same random GPT-2 or Llama, texts and
+prompt for all three, which are first held to agree. PEFT is used as its guide does: the answer
+stands behind the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain
+PyTorch is what one can write by hand, prompt and text concatenated, with frozen parameters, fused
+attention and the output matrix on the last row only. An epoch is one over real reviews, with a
+model of the tiny base's sizes. Memory is that of a process of its own, in which nothing else was
+imported.
 
 They take turns in one process. Each turn begins with a pause and a warm-up, because the threads of
 the library that ran before still wait for work and would take half of the next one's time. Needs
@@ -53,12 +54,30 @@ class Shape:
     texts: int
     vocabulary: int
     context: int = 256
+    key_value_heads: int | None = None
+    hidden: int | None = None
+
+    @property
+    def is_llama(self) -> bool:
+        """Only a Llama's heads share keys and values here."""
+        return self.key_value_heads is not None
 
 
 SHAPES = {
     "small": Shape(layers=4, channels=128, heads=4, texts=16, vocabulary=4096),
     "middle": Shape(layers=6, channels=256, heads=8, texts=16, vocabulary=4096),
     "gpt2": Shape(layers=12, channels=768, heads=12, texts=8, vocabulary=50257, context=1024),
+    # SmolLM2-135M.
+    "llama": Shape(
+        layers=30,
+        channels=576,
+        heads=9,
+        texts=16,
+        vocabulary=49152,
+        context=1024,
+        key_value_heads=3,
+        hidden=1536,
+    ),
 }
 TINY = Shape(layers=6, channels=192, heads=6, texts=16, vocabulary=4096)
 
@@ -85,7 +104,7 @@ class Ours:
 
 
 class Peft:
-    """Hugging Face PEFT's prompt tuning on transformers' GPT-2."""
+    """Hugging Face PEFT's prompt tuning on transformers' model."""
 
     def __init__(self, directory: Path, vectors: np.ndarray) -> None:
         import peft
@@ -117,7 +136,7 @@ class Peft:
 
 
 class Plain:
-    """A GPT-2 in PyTorch's functions, with nothing that prompt tuning does not need."""
+    """A decoder in PyTorch's functions, with nothing that prompt tuning does not need."""
 
     def __init__(self, directory: Path, vectors: np.ndarray) -> None:
         import torch
@@ -127,6 +146,7 @@ class Plain:
         self.params = {name: p.requires_grad_(False) for name, p in model.named_parameters()}
         self.vectors = torch.tensor(vectors, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.vectors], lr=RATE)
+        self.hidden = self.llama if self.config.model_type == "llama" else self.gpt2
 
     def collate(self, rows: Rows, answers: np.ndarray) -> tuple:
         import torch
@@ -140,40 +160,85 @@ class Plain:
         ids, lengths, answers = batch
         self.optimizer.zero_grad()
         B, P = len(ids), len(self.vectors)
-        table = self.params["transformer.wte.weight"]
+        table = next(iter(self.params.values()))  # (V, C), tied
         x = torch.cat([self.vectors.expand(B, -1, -1), table[ids]], 1)  # (B, P+T, C)
-        x = x + self.params["transformer.wpe.weight"][: x.shape[1]]
-        for i in range(self.config.n_layer):
-            x = self.block(f"transformer.h.{i}.", x)
-        last = self.norm("transformer.ln_f", x[torch.arange(B), P + lengths - 1])  # (B, C)
+        last = self.hidden(x, (torch.arange(B), P + lengths - 1))  # (B, C)
         loss = torch.nn.functional.cross_entropy(last @ table.T, answers)
         loss.backward()
         self.optimizer.step()
         return loss.item(), self.vectors.grad.numpy()
 
-    def block(self, at: str, x):
+    def gpt2(self, x, read: tuple):
+        x = x + self.params["transformer.wpe.weight"][: x.shape[1]]
+        for i in range(self.config.n_layer):
+            x = self.gpt2_block(f"transformer.h.{i}.", x)
+        return self.layer_norm("transformer.ln_f", x[read])
+
+    def gpt2_block(self, at: str, x):
         from torch.nn import functional as F
 
         B, S, C = x.shape
-        heads = self.linear(f"{at}attn.c_attn", self.norm(f"{at}ln_1", x))
+        heads = self.conv(f"{at}attn.c_attn", self.layer_norm(f"{at}ln_1", x))
         query, key, value = heads.view(B, S, 3, self.config.n_head, -1).permute(2, 0, 3, 1, 4)
         context = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.linear(f"{at}attn.c_proj", context.transpose(1, 2).reshape(B, S, C))
-        up = self.linear(f"{at}mlp.c_fc", self.norm(f"{at}ln_2", x))
-        return x + self.linear(f"{at}mlp.c_proj", F.gelu(up, approximate="tanh"))
+        x = x + self.conv(f"{at}attn.c_proj", context.transpose(1, 2).reshape(B, S, C))
+        up = self.conv(f"{at}mlp.c_fc", self.layer_norm(f"{at}ln_2", x))
+        return x + self.conv(f"{at}mlp.c_proj", F.gelu(up, approximate="tanh"))
 
-    def linear(self, name: str, x):
+    def conv(self, name: str, x):
         import torch
 
         weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
         rows = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight)
         return rows.view(*x.shape[:-1], -1)
 
-    def norm(self, name: str, x):
+    def layer_norm(self, name: str, x):
         from torch.nn import functional as F
 
         weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
         return F.layer_norm(x, weight.shape, weight, bias, self.config.layer_norm_epsilon)
+
+    def llama(self, x, read: tuple):
+        import torch
+
+        D = x.shape[2] // self.config.num_attention_heads
+        base = self.config.rope_parameters["rope_theta"]
+        angles = torch.outer(torch.arange(x.shape[1]), base ** -(torch.arange(0, D, 2) / D))
+        turns = (angles.cos(), angles.sin())  # (S, D/2) each
+        for i in range(self.config.num_hidden_layers):
+            x = self.llama_block(f"model.layers.{i}.", x, turns)
+        return self.rms_norm("model.norm", x[read])
+
+    def llama_block(self, at: str, x, turns: tuple):
+        from torch.nn import functional as F
+
+        B, S, C = x.shape
+        H = self.config.num_attention_heads
+        normed = self.rms_norm(f"{at}input_layernorm", x)
+        parts = [F.linear(normed, self.params[f"{at}self_attn.{p}_proj.weight"]) for p in "qkv"]
+        query, key, value = (part.view(B, S, -1, C // H).transpose(1, 2) for part in parts)
+        query, key = self.turn(query, *turns), self.turn(key, *turns)
+        context = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, enable_gqa=key.shape[1] < H
+        )
+        out = self.params[f"{at}self_attn.o_proj.weight"]
+        x = x + F.linear(context.transpose(1, 2).reshape(B, S, C), out)
+        normed = self.rms_norm(f"{at}post_attention_layernorm", x)
+        gate = F.silu(F.linear(normed, self.params[f"{at}mlp.gate_proj.weight"]))
+        up = F.linear(normed, self.params[f"{at}mlp.up_proj.weight"])
+        return x + F.linear(gate * up, self.params[f"{at}mlp.down_proj.weight"])
+
+    def turn(self, x, cos, sin):
+        import torch
+
+        first, second = x.chunk(2, -1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+    def rms_norm(self, name: str, x):
+        from torch.nn import functional as F
+
+        weight = self.params[f"{name}.weight"]
+        return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
 
 
 RIVALS = {"ours": Ours, "peft": Peft, "plain": Plain}
@@ -189,30 +254,41 @@ def padded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_random_model(shape: Shape, directory: Path) -> None:
-    """A GPT-2 of random weights without dropout, which would make every loss another one."""
+    """A model of random weights without dropout, which would make every loss another one."""
     import torch
     import transformers
 
     quieten(transformers)
     torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        n_layer=shape.layers,
-        n_embd=shape.channels,
-        n_head=shape.heads,
-        vocab_size=shape.vocabulary,
-        n_positions=shape.context,
-        bos_token_id=0,
-        eos_token_id=0,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-    )
-    transformers.GPT2LMHeadModel(config).save_pretrained(directory)
+    ends = {"vocab_size": shape.vocabulary, "bos_token_id": 0, "eos_token_id": 0}
+    if shape.is_llama:
+        config = transformers.LlamaConfig(
+            num_hidden_layers=shape.layers,
+            hidden_size=shape.channels,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.key_value_heads,
+            intermediate_size=shape.hidden,
+            max_position_embeddings=shape.context,
+            tie_word_embeddings=True,
+            **ends,
+        )
+    else:
+        config = transformers.GPT2Config(
+            n_layer=shape.layers,
+            n_embd=shape.channels,
+            n_head=shape.heads,
+            n_positions=shape.context,
+            **ends,
+            **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+        )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(directory)
 
 
 def load_transformers(directory: Path):
     import transformers
 
     quieten(transformers)
-    return transformers.GPT2LMHeadModel.from_pretrained(directory)
+    return transformers.AutoModelForCausalLM.from_pretrained(directory)
 
 
 def quieten(transformers) -> None:
