@@ -123,7 +123,7 @@ def test_tune_prints_the_comparison_and_leaves_a_run(call, job, here):
         "\nbag of words",
         "\nthe base without a prompt",
         "\nthe base with a hand-written prompt  ",
-        f"\nthe base with the tuned prompt        {record['correct']} of 6  ",
+        f"\nthe base with the tuned prompt       {record['correct']} of 6  ",
         "class \\ answer  bad  good",
         "the first test texts of each class (x: wrong), 6 of 6",
         "trained: 3 x 8 = 24 numbers, 0.1 kB",
@@ -145,7 +145,7 @@ def test_run_json_says_at_least_this(call, job, here, saved_base):
     assert record["base_path"] == str(saved_base)
     assert record["fingerprint"] == record["fingerprint_after"] == base.fingerprint
     assert (record["seed"], record["length"], record["steps"]) == (3, 3, 6)
-    for name in ("test", "majority", "bag_of_words", "untuned"):
+    for name in ("test", "majority", "bag_of_words", "untuned", "written"):
         assert 0 <= record[f"{name}_accuracy"] <= 1
     low, high = record["interval"]
     assert low < record["test_accuracy"] < high or record["test_accuracy"] in (0, 1)

@@ -1,6 +1,7 @@
 """The report: every number beside its rivals, examples that nobody picked, and the proof."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,13 +56,15 @@ def test_the_comparison_is_of_the_test_split(base, task, run):
     words = bag_of_words(task.train, task.test, 2)
     assert scores["bag_of_words"].correct == (words == task.test.labels).sum()
     assert scores["untuned"].correct == evaluate(base, None, task.test, task).correct
+    by_hand = replace(task, template=f"{task.instruction}\n\n{task.template}")
+    assert scores["written"].correct == evaluate(base, None, task.test, by_hand).correct
     assert scores["tuned"].accuracy == run.test_accuracy
     table = comparison_table(task, scores).splitlines()
     assert len(table) == 6
     assert len({line.index(" of 8") for line in table[1:]}) == 1
     assert table[1].startswith("always 'good' ")
     low, high = scores["tuned"].interval
-    assert table[4].endswith(f"  {run.test_accuracy:.3f}  {low:.3f} to {high:.3f}")
+    assert table[5].endswith(f"  {run.test_accuracy:.3f}  {low:.3f} to {high:.3f}")
 
 
 def test_the_record_is_json(base, task, run):
