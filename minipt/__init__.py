@@ -13,7 +13,7 @@ from minipt.errors import MiniptError
 from minipt.generate import generate
 from minipt.gradcheck import check_gradient, compare
 from minipt.prompt import SoftPrompt, init_prompt, load_prompt
-from minipt.tasks import load_csv, load_task
+from minipt.tasks import load_csv, load_pairs, load_task
 from minipt.text import Batch
 from minipt.trace import Trace
 from minipt.tune import evaluate, tune
@@ -32,6 +32,7 @@ __all__ = [
     "init_prompt",
     "load_base",
     "load_csv",
+    "load_pairs",
     "load_prompt",
     "load_task",
     "logits",

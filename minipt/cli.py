@@ -38,8 +38,8 @@ from minipt.store import (
     write_interrupted,
     write_run,
 )
-from minipt.tasks import Split, Task, load_csv, load_task, task_names
-from minipt.tune import Run, Settings, evaluate, tune
+from minipt.tasks import Split, Task, load_csv, load_pairs, load_task, task_names
+from minipt.tune import Run, Settings, evaluate, suited, tune
 from minipt.xray import describe, page, take_step, tell_step
 
 DEFAULT_TASK = "sms-spam"
@@ -114,16 +114,7 @@ def _add_tune(commands) -> None:
         "learn a prompt for a task and compare it with its rivals",
         "minipt tune --task questions --seed 1",
     ).add_argument
-    add("--task", help=f"one of {', '.join(task_names())} (default: {DEFAULT_TASK})")
-    add("--csv", type=Path, metavar="FILE", help="your own texts, with the two columns below")
-    add("--text-column", metavar="COLUMN", help="the CSV file's column of texts")
-    add("--label-column", metavar="COLUMN", help="the CSV file's column of classes")
-    add(
-        "--label-words",
-        nargs="+",
-        metavar="CLASS=WORD",
-        help="the word that stands for each class of the CSV file (default: its name)",
-    )
+    _add_task(add)
     _add_base(add)
     setting = partial(_add_setting, add)
     setting("--length", "length", int, "number of prompt vectors")
@@ -138,9 +129,36 @@ def _add_tune(commands) -> None:
     setting(
         "--patience", "patience", int, "looks at validation without a better one that end the run"
     )
+    add(
+        "--head",
+        action="store_true",
+        default=None,
+        help="train a linear head beside the prompt: what the answer is compared with, K labels x "
+        "C channels more numbers",
+    )
     add("--name", metavar="RUN", help="write to runs/RUN (default: made of task, base and seed)")
     add("--resume", action="store_true", help="go on with the interrupted run of this name")
     add("--json", action="store_true", help="print run.json; everything else to standard error")
+
+
+def _add_task(add) -> None:
+    add("--task", help=f"one of {', '.join(task_names())} (default: {DEFAULT_TASK})")
+    add("--csv", type=Path, metavar="FILE", help="your own texts, with the two columns below")
+    add("--text-column", metavar="COLUMN", help="the CSV file's column of texts")
+    add("--label-column", metavar="COLUMN", help="the CSV file's column of classes")
+    add(
+        "--label-words",
+        nargs="+",
+        metavar="CLASS=WORD",
+        help="the word that stands for each class of the CSV file (default: its name)",
+    )
+    add(
+        "--pairs",
+        type=Path,
+        metavar="FILE",
+        help="in place of labels, your own prompts and what should be written after each: JSON "
+        "lines (.jsonl) or CSV with the columns prompt and response",
+    )
 
 
 def _add_setting(add, flag: str, field: str, kind: type, meaning: str) -> None:
@@ -216,8 +234,8 @@ def _tune(chosen: argparse.Namespace) -> int:
         for field in fields(Settings)
         if getattr(chosen, field.name, None) is not None
     }
-    settings = Settings(**given)
     base = load_base(chosen.base)
+    settings = suited(base, **given)
     task = _choose_task(chosen)
     directory = choose_directory(chosen.name, task.name, base.name, settings.seed, chosen.resume)
     again = f"`{_command_again(chosen, directory)}`"
@@ -248,7 +266,8 @@ def _tune(chosen: argparse.Namespace) -> int:
 
 
 def _write(directory: Path, record: dict, run: Run, scores: dict[str, Score], again: str) -> None:
-    lines = {name.replace("_", " "): scores[name].accuracy for name in ("majority", "bag_of_words")}
+    rivals = [name for name in ("majority", "bag_of_words") if name in scores]
+    lines = {name.replace("_", " "): scores[name].accuracy for name in rivals}
     curves = draw_curves(directory.name, run.history, run.best_step, lines)
     try:
         write_run(directory, record, run.history, run.prompt, curves)
@@ -258,10 +277,12 @@ def _write(directory: Path, record: dict, run: Run, scores: dict[str, Score], ag
 
 def _choose_task(chosen: argparse.Namespace) -> Task:
     columns = (chosen.text_column, chosen.label_column)
+    if chosen.pairs and (chosen.csv or chosen.task):
+        chosen.parser.error("--pairs stands alone, without --task and --csv")
     if chosen.csv is None:
         if any(columns) or chosen.label_words:
             chosen.parser.error("--text-column, --label-column and --label-words belong to --csv")
-        return load_task(chosen.task or DEFAULT_TASK)
+        return load_pairs(chosen.pairs) if chosen.pairs else load_task(chosen.task or DEFAULT_TASK)
     if chosen.task or not all(columns):
         chosen.parser.error("--csv needs --text-column and --label-column, and no --task")
     words = None
@@ -298,7 +319,8 @@ def _command_again(chosen: argparse.Namespace, directory: Path) -> str:
 
 def _closing(directory: Path, run: Run) -> str:
     """Where everything is, and what to type next."""
-    example = shlex.join(["minipt", "predict", str(directory), "a text of your own"])
+    command = "predict" if run.prompt.about["labels"] else "generate"
+    example = shlex.join(["minipt", command, str(directory), "a text of your own"])
     return (
         f"{run.seconds:.0f} s of tuning; the best prompt on validation is that of step "
         f"{run.best_step}\n"
@@ -310,6 +332,7 @@ def _closing(directory: Path, run: Run) -> str:
 def _predict(chosen: argparse.Namespace) -> int:
     base = load_base(chosen.base or find_base(chosen.run))
     prompt = load_prompt(chosen.run, base)
+    _refuse_responses(chosen.run, prompt)
     given = [_readable(text) for text in chosen.texts or _read_lines()]
     texts = [text for text in given if text.strip()]
     if not texts:
@@ -328,6 +351,14 @@ def _predict(chosen: argparse.Namespace) -> int:
     if not chosen.json:
         print(align(rows, "<" + ">" * len(labels) + "<"))
     return 0
+
+
+def _refuse_responses(path: Path, prompt: SoftPrompt) -> None:
+    if prompt.about.get("labels") == []:
+        raise MiniptError(
+            f"{path} was tuned to write responses and knows no labels to choose from: use "
+            f"`minipt generate {shlex.quote(str(path))}`"
+        )
 
 
 def _generate(chosen: argparse.Namespace) -> int:
@@ -395,6 +426,7 @@ def _choose_prompt(chosen: argparse.Namespace) -> tuple[Base, SoftPrompt]:
         prompt = load_prompt(chosen.run, base)
         if "label_words" not in prompt.about:
             raise MiniptError(f"{chosen.run} holds a prompt that was not tuned for a task")
+        _refuse_responses(chosen.run, prompt)
         return base, prompt
     base = load_base(chosen.base or NAMES[0])
     task = load_task(chosen.task or DEFAULT_TASK)

@@ -60,7 +60,27 @@ def generate(
     def pick(logits: np.ndarray) -> int:
         return choose(logits, temperature, top_k, top_p, rng)
 
+    return write(base, prompt, ids, limit, pick)
+
+
+def write(
+    base: Base,
+    prompt: SoftPrompt | None,
+    ids: np.ndarray,
+    limit: int,
+    pick: Callable[[np.ndarray], int],
+) -> Iterator[str]:
+    """As `generate`, after tokens, ids (T,); pick: a token for the logits (V,) of what may follow.
+
+    The tokens leave the base at least one position.
+    """
     return _pieces(base, ids, _tokens(base, prompt, ids, limit, pick))
+
+
+def end_tokens(base: Base) -> set[int]:
+    """The tokens at which generation stops: all that are special to the base's tokenizer."""
+    special = base.tokenizer.get_added_tokens_decoder().items()
+    return {token for token, added in special if added.special}
 
 
 def advance(base: Base, ids: np.ndarray, past: Past) -> tuple[np.ndarray, Past]:
@@ -144,8 +164,7 @@ def _tokens(
     pick: Callable[[np.ndarray], int],
 ) -> Iterator[int]:
     """Token ids until a special one, the limit or the context's end."""
-    special = base.tokenizer.get_added_tokens_decoder().items()
-    ends = {token for token, added in special if added.special}
+    ends = end_tokens(base)
     past = read_prompt(base, prompt) or empty_past(base.config, base.dtype)
     # The last token needs no position: nothing reads it.
     room = base.config.context - past[0][0].shape[1] - len(ids) + 1

@@ -12,21 +12,26 @@ import numpy as np
 
 from minipt.base import Base
 from minipt.baseline import bag_of_words, confidence_interval
+from minipt.generate import write
 from minipt.prompt import SoftPrompt, versions
+from minipt.responses import encode_responses
 from minipt.tasks import Task
 from minipt.tune import Evaluation, Run, Settings, evaluate
 
 MESSAGES = 10
 MOST_CLASSES = 8  # a table of more would not fit a line
 WIDTH = 96
+COLUMN = 29  # three texts side by side fit a line
+BEYOND = 5  # how many tokens more than the right response has the base may write
 
 
 @dataclass(frozen=True)
 class Score:
-    """How many of the test split's texts were answered rightly."""
+    """How many of the test split's texts were answered rightly, and the mean loss in nats."""
 
     correct: int
     total: int
+    loss: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -42,28 +47,34 @@ class Score:
 def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, Score]:
     """A tuned prompt's result on the test split, last, behind what it must be compared with.
 
-    majority: the training split's most frequent class, always. bag_of_words: a linear model of the
-    words. untuned: the base without a prompt. written: with the task's instruction, words written
-    by hand, in front of the text.
+    majority: the training split's most frequent answer, always. bag_of_words: a linear model of the
+    words, of labels only. untuned: the base without a prompt. written: with the task's instruction,
+    if it has one, words written by hand, in front of the text.
     """
-    truth = task.test.labels
-    total = len(truth)
-    instructed = replace(task, template=f"{task.instruction}\n\n{task.template}")
-    words = bag_of_words(task.train, task.test, len(task.labels))
-    return {
-        "majority": Score(int((truth == task.majority_class).sum()), total),
-        "bag_of_words": Score(int((words == truth).sum()), total),
-        "untuned": Score(evaluate(base, None, task.test, task).correct, total),
-        "written": Score(evaluate(base, None, task.test, instructed).correct, total),
-        "tuned": Score(tuned.correct, total),
-    }
+    test = task.test
+
+    def score(found: Evaluation) -> Score:
+        return Score(found.correct, found.total, found.loss)
+
+    scores = {"majority": Score(test.answers.count(task.majority), len(test.texts))}
+    if task.labels:
+        words = bag_of_words(task.train, test, len(task.labels))
+        scores["bag_of_words"] = Score(int((words == test.labels).sum()), len(test.texts))
+    scores["untuned"] = score(evaluate(base, None, test, task))
+    if task.instruction:
+        instructed = replace(task, template=f"{task.instruction}\n\n{task.template}")
+        scores["written"] = score(evaluate(base, None, test, instructed))
+    return scores | {"tuned": score(tuned)}
 
 
 def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> dict:
     """All that `run.json` says but for where the base lies; nothing but what JSON knows."""
     best = run.history[run.best_step]
     others = {f"{name}_accuracy": score.accuracy for name, score in scores.items()}
+    losses = {f"{name}_loss": score.loss for name, score in scores.items()}
+    others |= {name: loss for name, loss in losses.items() if loss is not None}
     others["test_accuracy"] = others.pop("tuned_accuracy", run.test_accuracy)
+    others["test_loss"] = others.pop("tuned_loss", run.test.loss)
     intervals = {name: list(score.interval) for name, score in scores.items()}
     return {
         "task": task.name,
@@ -112,9 +123,10 @@ def introduce(base: Base, task: Task, settings: Settings) -> str:
 def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
     """The whole result as text: the comparison, the counts, ten messages, the cost, the proof."""
     parts = [comparison_table(task, scores)]
-    if len(task.labels) <= MOST_CLASSES:
+    if 0 < len(task.labels) <= MOST_CLASSES:
         parts.append(class_table(task, run.test))
-    parts += [message_table(task, run.test), account(base, run.prompt)]
+    parts.append(message_table(task, run.test) if task.labels else response_table(base, task, run))
+    parts.append(account(base, run.prompt))
     if run.cut:
         parts.append(
             f"training texts too long for the base, which lost their beginning: {run.cut:,}"
@@ -123,20 +135,23 @@ def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
 
 
 def comparison_table(task: Task, scores: dict[str, Score]) -> str:
-    """One line a rival: how many right, the accuracy, its interval."""
+    """One line a rival: how many right, the accuracy, its interval; of responses the loss too."""
     names = {
-        "majority": f"always {task.labels[task.majority_class]!r}",
+        "majority": f"always {task.majority_name!r:.24}",
         "bag_of_words": "bag of words",
         "untuned": "the base without a prompt",
         "written": "the base with a hand-written prompt",
         "tuned": "the base with the tuned prompt",
     }
-    rows = [("on the test split", "right", "accuracy", "95 % interval")]
+    head = ("on the test split", "right", "accuracy", "95 % interval")
+    rows = [head if task.labels else (*head, "loss a token")]
     for name, score in scores.items():
         low, high = score.interval
         right = f"{score.correct:,} of {score.total:,}"
-        rows.append((names[name], right, f"{score.accuracy:.3f}", f"{low:.3f} to {high:.3f}"))
-    return align(rows, "<>>>")
+        row = (names[name], right, f"{score.accuracy:.3f}", f"{low:.3f} to {high:.3f}")
+        loss = "" if score.loss is None else f"{score.loss:.3f}"
+        rows.append(row if task.labels else (*row, loss))
+    return align(rows, "<" + ">" * (len(rows[0]) - 1))
 
 
 def class_table(task: Task, evaluation: Evaluation) -> str:
@@ -159,6 +174,24 @@ def message_table(task: Task, evaluation: Evaluation) -> str:
         rows.append((mark, task.labels[truth], task.labels[answer], sure, task.test.texts[i]))
     head = f"the first test texts of each class (x: wrong), {len(rows) - 1} of {evaluation.total:,}"
     return f"{head}\n{align(rows, '<<<><')}"
+
+
+def response_table(base: Base, task: Task, run: Run) -> str:
+    """Ten test prompts' ends, their responses and what the base writes, greedily; an x: wrong."""
+    texts, responses = task.test.texts[:MESSAGES], task.test.responses[:MESSAGES]
+    room = base.config.context - len(run.prompt.vectors)
+    token_rows, targets, _ = encode_responses(base, task.template, texts, responses, room)
+    rows = [("", "the prompt's end", "response", "written")]
+    for i, (row, target) in enumerate(zip(token_rows, targets, strict=True)):
+        asked = row[: len(row) - len(target) + 1]  # (T,)
+        limit = len(target) + BEYOND
+        written = "".join(write(base, run.prompt, asked, limit, lambda x: int(x.argmax())))
+        mark = "" if run.test.right[i] else "x"
+        end, *others = map(_one_line, (texts[i], responses[i], written))
+        end = end if len(end) <= COLUMN else f"...{end[3 - COLUMN :]}"
+        rows.append((mark, end, *(shorten(text, COLUMN) for text in others)))
+    head = f"the first test prompts (x: wrong), {len(texts)} of {run.test.total:,}"
+    return f"{head}\n{align(rows, '<<<<')}"
 
 
 def choose_messages(labels: np.ndarray, count: int) -> list[int]:

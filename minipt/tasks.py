@@ -1,11 +1,12 @@
-"""Named, labelled data sets with their splits.
+"""Data sets with their splits: texts and their labels, or prompts and their responses.
 
 A task is what a prompt is tuned for: texts, each with one of a few classes, a template that says
-where the answer stands, and a word for each class that the base can answer with. Comes in: a name,
-or the user's own CSV file. Goes out: a `Task`. The story continues in `tune.py`.
+where the answer stands, and a word for each class that the base can answer with; or texts, each
+with the response that the base should write. Comes in: a name, or the user's own file. Goes out: a
+`Task`. The story continues in `tune.py`.
 
 Every task is made the same way. Texts that are equal but for case and white space are taken once;
-texts that occur with two different labels are left out altogether, since nothing says which label
+texts that occur with two different answers are left out altogether, since nothing says which answer
 is right. Only then is each class split 80/10/10, so no text crosses from one split to another.
 """
 
@@ -13,7 +14,9 @@ import csv
 import difflib
 import hashlib
 import io
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +46,10 @@ MEMBERS = (MOVIE_REVIEWS, PRODUCT_REVIEWS, EDITORIALS, TWEETS, QUESTIONS, SMS_SP
 # One text goes to validation, one to test, and one must be left to learn from.
 FEWEST_PER_CLASS = 3
 
-Example = tuple[str, str]  # a text and the name of its class
+PAIR = ("prompt", "response")  # the columns of a file of pairs
+
+Example = tuple[str, str]  # a text and the name of its class, or the response to it
+Row = tuple[int, str, str]  # the line that it ends at, and what stands in its two columns
 
 
 @dataclass(frozen=True)
@@ -53,58 +59,85 @@ class Split:
     texts: list[str]
     labels: np.ndarray  # (N,) int, an index into Task.labels
 
+    @property
+    def answers(self) -> list[int]:
+        """The N classes."""
+        return self.labels.tolist()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N texts and what should be written after each, a space between the two included."""
+
+    texts: list[str]
+    responses: list[str]
+
+    @property
+    def answers(self) -> list[str]:
+        """The N responses."""
+        return self.responses
+
 
 @dataclass(frozen=True)
 class Task:
-    """A labelled data set, ready for tuning.
+    """A data set with the right answers, ready for tuning.
 
-    labels: the K class names.
+    labels: the K class names; none where the answers are responses, and the splits `Pairs`.
     label_words: for each class the word that the base should answer with. The leading space is
         part of it: in the text that follows the template, a word begins with a space.
     template: holds `{text}` once and ends where the answer begins.
-    instruction: what one would write in front of the text by hand, to compare with.
+    instruction: what one would write in front of the text by hand, to compare with; "": nothing.
     source: what to cite.
     duplicates, contradictions: how many texts were left out because they occurred before, and
-        because they occurred with two different labels.
+        because they occurred with two different answers.
     """
 
     name: str
     labels: tuple[str, ...]
     label_words: tuple[str, ...]
     template: str
-    train: Split
-    validation: Split
-    test: Split
+    train: Split | Pairs
+    validation: Split | Pairs
+    test: Split | Pairs
     source: str
     instruction: str = "Answer with one word."
     duplicates: int = 0
     contradictions: int = 0
 
     @property
-    def majority_class(self) -> int:
-        """The class that is most frequent in the training split."""
-        return int(np.bincount(self.train.labels, minlength=len(self.labels)).argmax())
+    def majority(self) -> int | str:
+        """The class, by its index, or the response that is most frequent in the training split."""
+        counts = Counter(self.train.answers)
+        return max(sorted(counts), key=counts.get)
+
+    @property
+    def majority_name(self) -> str:
+        """The majority in words."""
+        return self.labels[self.majority] if self.labels else self.majority
 
     @property
     def majority_accuracy(self) -> float:
-        """The accuracy on the test split of answering `majority_class` every time."""
-        return float(np.mean(self.test.labels == self.majority_class))
+        """The accuracy on the test split of answering `majority` every time."""
+        return self.test.answers.count(self.majority) / len(self.test.answers)
 
     def summary(self) -> str:
         """Sizes, what was left out, class shares and the majority accuracy, a line each."""
         splits = (self.train, self.validation, self.test)
         sizes = [len(split.texts) for split in splits]
-        labels = np.concatenate([split.labels for split in splits])
-        shares = np.bincount(labels, minlength=len(self.labels)) / len(labels)
-        classes = ", ".join(
-            f"{label} {share:.1%}" for label, share in zip(self.labels, shares, strict=True)
-        )
+        counts = Counter(answer for split in splits for answer in split.answers)
+        if self.labels:
+            answers, what = "classes: ", "labels"
+            answers += ", ".join(
+                f"{label} {counts[k] / sum(sizes):.1%}" for k, label in enumerate(self.labels)
+            )
+        else:
+            answers, what = f"responses: {len(counts):,} different ones", "responses"
         return (
             f"{self.name}: {sum(sizes):,} texts: {sizes[0]:,} to train, {sizes[1]:,} to validate, "
             f"{sizes[2]:,} to test\n"
-            f"left out: {self.duplicates:,} duplicates, {self.contradictions:,} with two labels\n"
-            f"classes: {classes}\n"
-            f"always answering {self.labels[self.majority_class]!r} is right for "
+            f"left out: {self.duplicates:,} duplicates, {self.contradictions:,} with two {what}\n"
+            f"{answers}\n"
+            f"always answering {self.majority_name!r:.40} is right for "
             f"{self.majority_accuracy:.1%} of the test split"
         )
 
@@ -162,7 +195,7 @@ def load_csv(
     with fewer than three different texts.
     """
     path = Path(path)
-    examples = _read_columns(path, text_column, label_column)
+    examples = _read_labelled(path, text_column, label_column)
     labels = sorted({label for _, label in examples})
     if len(labels) < 2:
         raise MiniptError(
@@ -174,6 +207,49 @@ def load_csv(
         raise MiniptError(f"no label word for {_quoted(missing)} of {path}: give each class one")
     label_words = {label: words[label] for label in labels}
     return _make_task(path.stem, examples, label_words, "{text}\nLabel:", str(path))
+
+
+def load_pairs(path: str | os.PathLike) -> Task:
+    """Make a task of the user's own prompts and responses: texts to be answered by texts.
+
+    path: a file in UTF-8, either JSON lines, known by the ending .jsonl or .json, an object a line
+    with the texts "prompt" and "response", or CSV with these two columns. Others are ignored.
+
+    Both are taken as they stand, their white space included, but for one rule: a response follows
+    its prompt after a space, unless the prompt ends or the response begins with white space. So
+    "The film was" and "good" become "The film was" and " good", the word as it stands in a text.
+
+    Raises MiniptError if the file cannot be read, is not UTF-8, lacks a column, has a line that is
+    no such object, no rows, rows without a prompt or response, or fewer than three different
+    prompts.
+    """
+    path = Path(path)
+    read = _read_json_lines if path.suffix.lower() in (".jsonl", ".json") else _read_csv
+    pairs = _complete(path, read(path, *PAIR), *PAIR)
+    examples = [(prompt, _after(prompt, response)) for prompt, response in pairs]
+    unique, contradictions = _distinct(examples)
+    train, validation, test = (
+        Pairs([prompt for prompt, _ in part], [response for _, response in part])
+        for part in _split(path.stem, {"prompts": unique})
+    )
+    return Task(
+        name=path.stem,
+        labels=(),
+        label_words=(),
+        template="{text}",
+        instruction="",
+        train=train,
+        validation=validation,
+        test=test,
+        source=str(path),
+        duplicates=len(examples) - len(unique) - contradictions,
+        contradictions=contradictions,
+    )
+
+
+def _after(prompt: str, response: str) -> str:
+    apart = prompt[-1].isspace() or response[0].isspace()
+    return response if apart else f" {response}"
 
 
 def normalised(text: str) -> str:
@@ -192,7 +268,14 @@ def _make_task(
     words = ",".join(label_words.values())
     unique, contradictions = _distinct(examples)
     labels = tuple(label_words)
-    train, validation, test = _split(name, unique, labels)
+    classes = {
+        f"texts of class {label!r}": [example for example in unique if example[1] == label]
+        for label in labels
+    }
+    train, validation, test = (
+        Split([text for text, _ in part], np.array([labels.index(label) for _, label in part]))
+        for part in _split(name, classes)
+    )
     return Task(
         name=name,
         labels=labels,
@@ -209,7 +292,7 @@ def _make_task(
 
 
 def _distinct(examples: Iterable[Example]) -> tuple[list[Example], int]:
-    """One example of each text, and how many examples had a text with two labels."""
+    """One example of each text, and how many examples had a text with two answers."""
     same: dict[str, list[Example]] = {}
     for text, label in examples:
         same.setdefault(normalised(text), []).append((text, label))
@@ -218,67 +301,84 @@ def _distinct(examples: Iterable[Example]) -> tuple[list[Example], int]:
     return [copies[0] for copies in agreed], contradictions
 
 
-def _split(name: str, examples: list[Example], labels: tuple[str, ...]) -> list[Split]:
+def _split(name: str, classes: Mapping[str, list[Example]]) -> list[list[Example]]:
     """Train, validation and test: of each class 80, 10 and 10 %, in an order like a shuffled one.
 
     The order is that of the texts' sha256: unlike a seeded generator's, it is the same under every
     version of NumPy and however the file was sorted.
     """
-    shuffled = sorted(examples, key=lambda example: _digest(example[0]))
     parts: list[list[Example]] = [[], [], []]
-    for label in labels:
-        members = [example for example in shuffled if example[1] == label]
+    for what, members in classes.items():
         if len(members) < FEWEST_PER_CLASS:
             raise MiniptError(
-                f"{name} has only {len(members)} different texts of class {label!r}: "
+                f"{name} has only {len(members)} different {what}: "
                 f"at least {FEWEST_PER_CLASS} are needed to train, validate and test"
             )
+        shuffled = sorted(members, key=lambda example: _digest(example[0]))
         tenth = max(1, round(len(members) / 10))
-        parts[0] += members[2 * tenth :]
-        parts[1] += members[tenth : 2 * tenth]
-        parts[2] += members[:tenth]
-    splits = []
+        parts[0] += shuffled[2 * tenth :]
+        parts[1] += shuffled[tenth : 2 * tenth]
+        parts[2] += shuffled[:tenth]
     for part in parts:
         part.sort(key=lambda example: _digest(example[0]))
-        indices = np.array([labels.index(label) for _, label in part])
-        splits.append(Split([text for text, _ in part], indices))
-    return splits
+    return parts
 
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(normalised(text).encode()).digest()
 
 
-def _read_columns(path: Path, text_column: str, label_column: str) -> list[Example]:
+def _read_labelled(path: Path, text_column: str, label_column: str) -> list[Example]:
+    columns = (text_column, label_column)
+    examples = _complete(path, _read_csv(path, *columns), *columns)
+    return [(text.strip(), label.strip()) for text, label in examples]
+
+
+def _read_csv(path: Path, first: str, second: str) -> list[Row]:
     reader = csv.DictReader(io.StringIO(_decode(path), newline=""))
-    examples = []
-    incomplete = []
     try:
         columns = reader.fieldnames or []
-        if missing := [c for c in (text_column, label_column) if c not in columns]:
+        if missing := [column for column in (first, second) if column not in columns]:
             raise MiniptError(
                 f"{path} has no column {_quoted(missing)}: its columns are {_quoted(columns)}"
             )
-        for row in reader:
-            # A row that is too short has None in its last columns.
-            text = (row[text_column] or "").strip()
-            label = (row[label_column] or "").strip()
-            examples.append((text, label))
-            if not (text and label):
-                incomplete.append(reader.line_num)
+        # A row that is too short has None in its last columns.
+        return [(reader.line_num, row[first] or "", row[second] or "") for row in reader]
     except csv.Error as error:
         raise MiniptError(
             f"{path} cannot be read as CSV at line {reader.reader.line_num} ({error}): "
             "mend that line"
         ) from error
-    if not examples:
-        raise MiniptError(f"{path} has no rows below its header: add labelled texts")
-    if incomplete:
+
+
+def _read_json_lines(path: Path, first: str, second: str) -> list[Row]:
+    rows = []
+    for number, line in enumerate(_decode(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+            texts = (found[first], found[second])
+            "".join(texts).encode()  # an escape such as \ud800 is half a character
+        except (ValueError, TypeError, KeyError) as error:
+            raise MiniptError(
+                f"{path} has at line {number} no JSON object with the texts {first!r} and "
+                f"{second!r}: mend that line"
+            ) from error
+        rows.append((number, *texts))
+    return rows
+
+
+def _complete(path: Path, rows: list[Row], first: str, second: str) -> list[Example]:
+    """The rows without their lines. Raises MiniptError for none at all and for an empty text."""
+    if not rows:
+        raise MiniptError(f"{path} has no rows: add some, with {first} and {second}")
+    if incomplete := [line for line, *texts in rows if not all(text.strip() for text in texts)]:
         raise MiniptError(
-            f"{path} has {len(incomplete)} rows with an empty text or label, the first at line "
-            f"{incomplete[0]}: fill or remove them"
+            f"{path} has {len(incomplete)} rows with an empty {first} or {second}, the first at "
+            f"line {incomplete[0]}: fill or remove them"
         )
-    return examples
+    return [(text, answer) for _, text, answer in rows]
 
 
 def _decode(path: Path) -> str:
@@ -310,7 +410,7 @@ def _check_name(name: str) -> None:
 
 
 def _read_toy() -> list[Example]:
-    return _read_columns(shipped("toy.csv"), "text", "label")
+    return _read_labelled(shipped("toy.csv"), "text", "label")
 
 
 def _read_rated(member: str) -> list[Example]:

@@ -25,13 +25,17 @@ from minipt.ops import cross_entropy
 from minipt.optim import OPTIMIZERS, SCHEDULES, Optimizer, clip_gradients, schedule
 from minipt.prompt import SoftPrompt, init_prompt
 from minipt.readout import choice_vectors
-from minipt.tasks import Split, Task
-from minipt.text import Batch, Reading, batches, encode
+from minipt.responses import encode_responses, response_reading
+from minipt.tasks import Pairs, Split, Task
+from minipt.text import Batch, Reading, Targets, batches, encode
 from minipt.verbalizer import make_reading
 from minipt.wiring import answerer, loss_and_gradient
 
 # Nothing is learnt from a text here, so a batch may be as large as the processor's cache likes.
 EVALUATION_BATCH = 32
+# A response's logits are as many as its tokens times the vocabulary, and four arrays of that size
+# exist at once: as many numbers as these keep them within 200 MB of float32.
+MOST_LOGITS = 12_000_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Settings:
     this much. schedule: "constant", "linear" or "cosine" after `warmup` steps, at most half of
     all. clip: the largest norm of a gradient. evaluate_every: steps between looks at the validation
     split. patience: how many such looks without a better one end the run early, None: none do.
-    head: train what the answer is compared with too, a linear head of K x C numbers.
+    head: train what the answer is compared with too, a linear head of K x C numbers, for labels.
 
     Raises MiniptError for a value that makes no sense, by its name.
     """
@@ -99,14 +103,20 @@ def suited(base: Base, **settings: object) -> Settings:
 class Evaluation:
     """What a prompt, or a base without one, did on a split of N texts.
 
-    counts (K, K): how many texts of the row's class got the column's answer. probabilities (N, K),
-    in the order of the split's texts; loss: the mean cross-entropy in nats.
+    right (N,): which texts were answered rightly; accuracy: their share. counts (K, K): how many
+    texts of the row's class got the column's answer. probabilities (N, K), in the order of the
+    split's texts; loss: the mean cross-entropy in nats.
+
+    Of responses, K is 0, and the loss is the mean of all tokens. A response is right if each of its
+    tokens, the end included, is the likeliest after the right ones before it: these are exactly the
+    responses that greedy generation writes, since until the first wrong token it reads the same.
     """
 
     accuracy: float
     loss: float
     correct: int
     total: int
+    right: np.ndarray
     counts: np.ndarray
     probabilities: np.ndarray
 
@@ -182,22 +192,25 @@ def tune(
     returned is the best prompt so far, with `interrupted` set.
 
     Raises MiniptError for settings that make no sense, a checkpoint that is missing, damaged or of
-    another run, and a loss that is no longer finite.
+    another run, a response that does not fit the base, a base that writes none, and a loss that is
+    no longer finite.
     """
     chosen = suited(base, **settings)
     keep_freed_memory()
     fingerprint = base.fingerprint
-    reading = make_reading(base, task.template, task.label_words)
+    reading = _reading(base, None, task.train, task)
     start = _start(base, task, reading, chosen)
     identity = {"base": fingerprint, "task": _digest(task), "settings": asdict(chosen)}
     state = _State(start.arrays(), start.arrays(), OPTIMIZERS[chosen.optimizer]())
     if resume:
         _read_checkpoint(checkpoint, identity, state)
     room = base.config.context - chosen.length
-    token_rows, cut = encode(base, reading.template, task.train.texts, room)
+    token_rows, targets, cut = _encode(base, reading, task.train, room)
+    for split in (task.validation, task.test):
+        _encode(base, reading, split, room)  # what does not fit is refused before anything is learnt
     interrupted = False
     try:
-        for _ in _learn(base, task, reading, token_rows, start, chosen, state):
+        for _ in _learn(base, task, reading, token_rows, targets, start, chosen, state):
             if checkpoint is not None:
                 _write_checkpoint(checkpoint, identity, state)
     except KeyboardInterrupt:
@@ -220,42 +233,73 @@ def tune(
 
 
 def evaluate(
-    base: Base, prompt: SoftPrompt | None, split: Split, task: Task | None = None
+    base: Base, prompt: SoftPrompt | None, split: Split | Pairs, task: Task | None = None
 ) -> Evaluation:
     """The accuracy, loss and per-class counts of a prompt on a split.
 
     task: where the template and the label words come from; None: a tuned prompt knows them.
     prompt=None measures the base as it is. Texts that are too long lose their beginning.
-    Raises MiniptError when neither the prompt nor a task says how the answer is read.
+    Raises MiniptError when neither the prompt nor a task says how the answer is read, for a
+    response that does not fit and for a base that writes none.
     """
-    reading = _reading(base, prompt, task)
+    reading = _reading(base, prompt, split, task)
     room = base.config.context - (len(prompt.vectors) if prompt else 0)
-    token_rows, _ = encode(base, reading.template, split.texts, room)
+    token_rows, targets, _ = _encode(base, reading, split, room)
     answer = answerer(base, prompt)
-    K = len(reading.choices)
-    answers = np.empty((len(token_rows), K), base.dtype)  # (N, K)
-    for indices, batch in batches(token_rows, split.labels, reading, EVALUATION_BATCH):
-        answers[indices] = answer(batch)
-    losses, probabilities = cross_entropy(answers, split.labels)  # (N,), (N, K)
-    predicted = answers.argmax(1)  # (N,)
-    counts = np.zeros((K, K), np.int64)  # (K, K)
-    np.add.at(counts, (split.labels, predicted), 1)
-    correct = int(counts.trace())
+    N, K = len(token_rows), 0 if reading.choices is None else len(reading.choices)
+    losses, right = np.zeros(N), np.ones(N, bool)  # of each text
+    counts, probabilities = np.zeros((K, K), np.int64), np.empty((N, K), base.dtype)
+    answers = 0
+    for indices, batch in batches(token_rows, targets, reading, _batch_size(base, targets)):
+        logits = answer(batch)  # (M, K or V), M answers
+        each, shares = cross_entropy(logits, batch.answers)  # (M,), (M, K or V)
+        guesses = logits.argmax(1)  # (M,)
+        whose = indices[batch.counted.nonzero()[0]]  # (M,) the text that an answer belongs to
+        np.add.at(losses, whose, each)
+        np.logical_and.at(right, whose, guesses == batch.answers)
+        answers += len(each)
+        if K:
+            probabilities[indices] = shares
+            np.add.at(counts, (batch.answers, guesses), 1)
+    correct = int(right.sum())
     return Evaluation(
-        accuracy=correct / len(token_rows),
-        loss=float(losses.mean()),
+        accuracy=correct / N,
+        loss=float(losses.sum()) / answers,
         correct=correct,
-        total=len(token_rows),
+        total=N,
+        right=right,
         counts=counts,
         probabilities=probabilities,
     )
 
 
-def _reading(base: Base, prompt: SoftPrompt | None, task: Task | None) -> Reading:
+def _encode(
+    base: Base, reading: Reading, split: Split | Pairs, room: int
+) -> tuple[list[np.ndarray], Targets, int]:
+    """A split's texts as token ids, the targets of each, and how many texts had to be cut."""
+    if isinstance(split, Pairs):
+        return encode_responses(base, reading.template, split.texts, split.responses, room)
+    token_rows, cut = encode(base, reading.template, split.texts, room)
+    return token_rows, split.labels, cut
+
+
+def _batch_size(base: Base, targets: Targets) -> int:
+    if isinstance(targets, np.ndarray):
+        return EVALUATION_BATCH
+    logits = max(map(len, targets)) * base.config.vocabulary  # of one text
+    return max(1, min(EVALUATION_BATCH, MOST_LOGITS // logits))
+
+
+def _reading(
+    base: Base, prompt: SoftPrompt | None, split: Split | Pairs, task: Task | None
+) -> Reading:
+    about = prompt.about if prompt else {}
+    if isinstance(split, Pairs):
+        return response_reading(base, task.template if task else about.get("template", "{text}"))
     if task is not None:
         template, label_words = task.template, list(task.label_words)
-    elif prompt is not None and "label_words" in prompt.about:
-        template, label_words = prompt.about["template"], prompt.about["label_words"]
+    elif about.get("label_words"):
+        template, label_words = about["template"], about["label_words"]
     else:
         raise MiniptError("only a tuned prompt knows its task: name the task to evaluate on")
     reading = make_reading(base, template, label_words)
@@ -269,6 +313,10 @@ def _start(base: Base, task: Task, reading: Reading, chosen: Settings) -> SoftPr
     start = init_prompt(
         base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
     )
+    if chosen.head and reading.choices is None:
+        raise MiniptError(
+            "a head of its own is trained for labels, not for responses: leave it out"
+        )
     if chosen.head:
         start.head = choice_vectors(base, reading.choices).copy()  # (K, C)
     start.about |= {
@@ -286,6 +334,7 @@ def _learn(
     task: Task,
     reading: Reading,
     token_rows: list[np.ndarray],
+    targets: Targets,
     start: SoftPrompt,
     chosen: Settings,
     state: _State,
@@ -302,7 +351,7 @@ def _learn(
         reading = replace(reading, choices=prompt.head)
     bar = tqdm(total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None)
     with bar:
-        for batch in _stream(token_rows, task.train.labels, reading, chosen, state.step):
+        for batch in _stream(token_rows, targets, reading, chosen, state.step):
             began = time.perf_counter()
             record = _step(base, prompt, batch, start, chosen, state)
             bar.update()
@@ -371,7 +420,7 @@ def _is_over(state: _State, chosen: Settings) -> bool:
 
 def _stream(
     token_rows: list[np.ndarray],
-    labels: np.ndarray,
+    targets: Targets,
     reading: Reading,
     chosen: Settings,
     first: int,
@@ -381,7 +430,7 @@ def _stream(
     while True:
         rng = np.random.default_rng([chosen.seed, epoch])
         for i, (_, batch) in enumerate(
-            batches(token_rows, labels, reading, chosen.batch_size, rng)
+            batches(token_rows, targets, reading, chosen.batch_size, rng)
         ):
             if i >= skipped:
                 yield batch
@@ -390,7 +439,7 @@ def _stream(
 
 def _digest(task: Task) -> str:
     """Two tasks with one digest give the same run."""
-    splits = [(split.texts, split.labels.tolist()) for split in (task.train, task.validation)]
+    splits = [(split.texts, split.answers) for split in (task.train, task.validation)]
     described = [task.template, task.label_words, splits]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 

@@ -97,7 +97,8 @@ def many(total: int, classes: int, right: bool = True) -> tuple[Task, Evaluation
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, answers), 1)
     correct = int(counts.trace())
-    return task, Evaluation(correct / total, 0.1, correct, total, counts, probabilities)
+    each = answers == labels
+    return task, Evaluation(correct / total, 0.1, correct, total, each, counts, probabilities)
 
 
 def test_counts_stand_at_the_row_of_the_class_and_the_column_of_the_answer():

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "minipt"
 # what was read before it.
 LAYERS = (
     ("errors", "files", "ops", "trace", "gradcheck", "optim", "fetch"),
-    ("base", "model", "text", "prompt", "adapter", "readout", "wiring", "generate", "verbalizer"),
+    ("base", "model", "text", "prompt", "adapter"),
+    ("readout", "wiring", "generate", "verbalizer", "responses"),
     ("families", "gguf_file", "bases", "checkpoint", "tasks", "baseline"),
     ("tune",),
     ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),

@@ -113,7 +113,7 @@ def test_duplicates_and_contradictions_are_counted(tmp_path):
 def test_summary_and_majority(tmp_path):
     rows = enough(30, ["often"]) + enough(10, ["seldom"])
     task = load_csv(write(tmp_path / "mine.csv", rows), "text", "label")
-    assert task.majority_class == 0
+    assert task.majority == 0
     assert task.majority_accuracy == 0.75
     assert task.summary() == (
         "mine: 40 texts: 32 to train, 4 to validate, 4 to test\n"
