@@ -207,7 +207,7 @@ def tune(
     room = base.config.context - chosen.length
     token_rows, targets, cut = _encode(base, reading, task.train, room)
     for split in (task.validation, task.test):
-        _encode(base, reading, split, room)  # what does not fit is refused before anything is learnt
+        _encode(base, reading, split, room)  # what cannot be read is refused now, not at the end
     interrupted = False
     try:
         for _ in _learn(base, task, reading, token_rows, targets, start, chosen, state):
