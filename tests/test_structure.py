@@ -102,7 +102,7 @@ def test_no_framework_is_imported(module):
 @every_module
 def test_only_the_standard_library_and_the_dependencies_are_imported(module):
     roots = {name.split(".")[0] for name in imports(module)}
-    assert roots <= RUN_TIME | sys.stdlib_module_names
+    assert roots <= RUN_TIME | OPTIONAL | sys.stdlib_module_names
 
 
 @every_module
