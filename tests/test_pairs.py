@@ -30,7 +30,10 @@ QUICK = {"length": 3, "steps": 12, "batch_size": 4, "evaluate_every": 4, "warmup
 
 
 def json_lines(path, pairs):
-    lines = [json.dumps({"prompt": prompt, "response": response}) for prompt, response in pairs]
+    lines = [
+        json.dumps({"prompt": prompt, "response": response}, ensure_ascii=False)
+        for prompt, response in pairs
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -440,6 +443,21 @@ def test_ten_examples_show_what_is_written(tiny, task, learnt):
         written = " ".join("".join(c if c.isprintable() else " " for c in written).split())
         assert row.endswith(shorten(written, 29).rstrip())
         assert row.startswith("  ") == run.test.right[i]
+
+
+def test_an_example_may_go_on_beyond_its_response(tiny, task, learnt):
+    prompt = random_prompt(tiny, 3)
+    one = Pairs(["the day"], [" very"])
+    run = replace(learnt, prompt=prompt, test=evaluate(tiny, prompt, one))
+    row = response_table(tiny, replace(task, test=one), run).splitlines()[-1]
+    assert row.startswith("x")
+    limit = len(tokens_of(tiny, " very")) + 1 + 5
+    shown, fewer = (
+        " ".join("".join(minipt.generate(tiny, prompt, "the day", limit=n)).split())
+        for n in (limit, limit - 1)
+    )
+    assert len(fewer) < len(shown) <= 29
+    assert row.endswith(f" {shown}")
 
 
 def test_an_example_may_be_too_long_for_the_base(tiny, task, learnt):
