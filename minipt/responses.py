@@ -3,8 +3,8 @@
 In: texts, and what should be written after each. Out: rows of token ids and, for each, the tokens
 that should follow its last ones; a step reads as many rows of a text as its response has tokens:
 
-    row      The  film  was  very        prompt and response, but for the response's last token
-    target              very good <end>  what should follow each of the row's last R tokens
+    row      The  film  was   very  good   prompt and response, but for the end
+    target              very  good  <end>  what should follow each of the row's last R tokens
 
 Prompt and response are encoded apart. Generation has the prompt's tokens before there is a
 response, so that these are the tokens it goes on from; encoded together, the two could share a
