@@ -3,7 +3,7 @@
 A tuned prompt has earned something only where it beats a linear model of the words alone, by more
 than the size of the test split can explain. Comes in: splits of a task. Goes out: predictions, and
 the interval around an accuracy. (The majority's accuracy is `Task.majority_accuracy`.) The story
-continues in `tune.py`, whose results `report.py` sets beside these.
+continues in `evaluate.py`; `report.py` sets its results beside these.
 """
 
 import math

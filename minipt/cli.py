@@ -22,6 +22,7 @@ from minipt.base import Base
 from minipt.checkpoint import NAMES, load_base
 from minipt.doctor import examine, tell_health
 from minipt.errors import MiniptError
+from minipt.evaluate import evaluate
 from minipt.files import complete_file
 from minipt.generate import LIMIT, generate
 from minipt.optim import OPTIMIZERS, SCHEDULES
@@ -39,7 +40,7 @@ from minipt.store import (
     write_run,
 )
 from minipt.tasks import Split, Task, load_csv, load_pairs, load_task, task_names
-from minipt.tune import Run, Settings, evaluate, suited, tune
+from minipt.tune import Run, Settings, suited, tune
 from minipt.xray import describe, page, take_step, tell_step
 
 DEFAULT_TASK = "sms-spam"

@@ -3,7 +3,7 @@
 A task is what a prompt is tuned for: texts, each with one of a few classes, a template that says
 where the answer stands, and a word for each class that the base can answer with; or texts, each
 with the response that the base should write. Comes in: a name, or the user's own file. Goes out: a
-`Task`. The story continues in `tune.py`.
+`Task`. The story continues in `evaluate.py`.
 
 Every task is made the same way. Texts that are equal but for case and white space are taken once;
 texts that occur with two different answers are left out altogether, since nothing says which answer

@@ -1,4 +1,4 @@
-"""Tuning: the step taken many times, the best prompt kept, and the measuring of a prompt.
+"""Tuning: the step taken many times, and the best prompt kept.
 
 In: a frozen `Base` and a `Task`. Out: a `Run` with the prompt that did best on validation, the
 history of every step and the result on the test split, which nothing was chosen on. Long work can
@@ -20,22 +20,14 @@ from tqdm import tqdm
 
 from minipt.base import Base
 from minipt.errors import MiniptError
+from minipt.evaluate import Evaluation, encode_split, evaluate, read_task
 from minipt.files import read_tensors, write_tensors
-from minipt.ops import cross_entropy
 from minipt.optim import OPTIMIZERS, SCHEDULES, Optimizer, clip_gradients, schedule
 from minipt.prompt import SoftPrompt, init_prompt
 from minipt.readout import choice_vectors
-from minipt.responses import encode_responses, response_reading
-from minipt.tasks import Pairs, Split, Task
-from minipt.text import Batch, Reading, Targets, batches, encode
-from minipt.verbalizer import make_reading
-from minipt.wiring import answerer, loss_and_gradient
-
-# Nothing is learnt from a text here, so a batch may be as large as the processor's cache likes.
-EVALUATION_BATCH = 32
-# A response's logits are as many as its tokens times the vocabulary, and four arrays of that size
-# exist at once: as many numbers as these keep them within 200 MB of float32.
-MOST_LOGITS = 12_000_000
+from minipt.tasks import Task
+from minipt.text import Batch, Reading, Targets, batches
+from minipt.wiring import loss_and_gradient
 
 
 @dataclass(frozen=True)
@@ -97,28 +89,6 @@ def suited(base: Base, **settings: object) -> Settings:
     Raises MiniptError for a value that makes no sense, by its name.
     """
     return Settings(**(SUITED.get(base.name, {}) | settings))
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a prompt, or a base without one, did on a split of N texts.
-
-    right (N,): which texts were answered rightly; accuracy: their share. counts (K, K): how many
-    texts of the row's class got the column's answer. probabilities (N, K), in the order of the
-    split's texts; loss: the mean cross-entropy in nats.
-
-    Of responses, K is 0, and the loss is the mean of all tokens. A response is right if each of its
-    tokens, the end included, is the likeliest after the right ones before it: these are exactly the
-    responses that greedy generation writes, since until the first wrong token it reads the same.
-    """
-
-    accuracy: float
-    loss: float
-    correct: int
-    total: int
-    right: np.ndarray
-    counts: np.ndarray
-    probabilities: np.ndarray
 
 
 @dataclass
@@ -198,16 +168,16 @@ def tune(
     chosen = suited(base, **settings)
     keep_freed_memory()
     fingerprint = base.fingerprint
-    reading = _reading(base, None, task.train, task)
+    reading = read_task(base, None, task.train, task)
     start = _start(base, task, reading, chosen)
     identity = {"base": fingerprint, "task": _digest(task), "settings": asdict(chosen)}
     state = _State(start.arrays(), start.arrays(), OPTIMIZERS[chosen.optimizer]())
     if resume:
         _read_checkpoint(checkpoint, identity, state)
     room = base.config.context - chosen.length
-    token_rows, targets, cut = _encode(base, reading, task.train, room)
-    for split in (task.validation, task.test):
-        _encode(base, reading, split, room)  # what cannot be read is refused now, not at the end
+    token_rows, targets, cut = encode_split(base, reading, task.train, room)
+    for split in (task.validation, task.test):  # what cannot be read is refused before the start
+        encode_split(base, reading, split, room)
     interrupted = False
     try:
         for _ in _learn(base, task, reading, token_rows, targets, start, chosen, state):
@@ -230,82 +200,6 @@ def tune(
         cut=cut,
         interrupted=interrupted,
     )
-
-
-def evaluate(
-    base: Base, prompt: SoftPrompt | None, split: Split | Pairs, task: Task | None = None
-) -> Evaluation:
-    """The accuracy, loss and per-class counts of a prompt on a split.
-
-    task: where the template and the label words come from; None: a tuned prompt knows them.
-    prompt=None measures the base as it is. Texts that are too long lose their beginning.
-    Raises MiniptError when neither the prompt nor a task says how the answer is read, for a
-    response that does not fit and for a base that writes none.
-    """
-    reading = _reading(base, prompt, split, task)
-    room = base.config.context - (len(prompt.vectors) if prompt else 0)
-    token_rows, targets, _ = _encode(base, reading, split, room)
-    answer = answerer(base, prompt)
-    N, K = len(token_rows), 0 if reading.choices is None else len(reading.choices)
-    losses, right = np.zeros(N), np.ones(N, bool)  # of each text
-    counts, probabilities = np.zeros((K, K), np.int64), np.empty((N, K), base.dtype)
-    answers = 0
-    for indices, batch in batches(token_rows, targets, reading, _batch_size(base, targets)):
-        logits = answer(batch)  # (M, K or V), M answers
-        each, shares = cross_entropy(logits, batch.answers)  # (M,), (M, K or V)
-        guesses = logits.argmax(1)  # (M,)
-        whose = indices[batch.counted.nonzero()[0]]  # (M,) the text that an answer belongs to
-        np.add.at(losses, whose, each)
-        np.logical_and.at(right, whose, guesses == batch.answers)
-        answers += len(each)
-        if K:
-            probabilities[indices] = shares
-            np.add.at(counts, (batch.answers, guesses), 1)
-    correct = int(right.sum())
-    return Evaluation(
-        accuracy=correct / N,
-        loss=float(losses.sum()) / answers,
-        correct=correct,
-        total=N,
-        right=right,
-        counts=counts,
-        probabilities=probabilities,
-    )
-
-
-def _encode(
-    base: Base, reading: Reading, split: Split | Pairs, room: int
-) -> tuple[list[np.ndarray], Targets, int]:
-    """A split's texts as token ids, the targets of each, and how many texts had to be cut."""
-    if isinstance(split, Pairs):
-        return encode_responses(base, reading.template, split.texts, split.responses, room)
-    token_rows, cut = encode(base, reading.template, split.texts, room)
-    return token_rows, split.labels, cut
-
-
-def _batch_size(base: Base, targets: Targets) -> int:
-    if isinstance(targets, np.ndarray):
-        return EVALUATION_BATCH
-    logits = max(map(len, targets)) * base.config.vocabulary  # of one text
-    return max(1, min(EVALUATION_BATCH, MOST_LOGITS // logits))
-
-
-def _reading(
-    base: Base, prompt: SoftPrompt | None, split: Split | Pairs, task: Task | None
-) -> Reading:
-    about = prompt.about if prompt else {}
-    if isinstance(split, Pairs):
-        return response_reading(base, task.template if task else about.get("template", "{text}"))
-    if task is not None:
-        template, label_words = task.template, list(task.label_words)
-    elif about.get("label_words"):
-        template, label_words = about["template"], about["label_words"]
-    else:
-        raise MiniptError("only a tuned prompt knows its task: name the task to evaluate on")
-    reading = make_reading(base, template, label_words)
-    if prompt is None or prompt.head is None:
-        return reading
-    return replace(reading, choices=prompt.head)
 
 
 def _start(base: Base, task: Task, reading: Reading, chosen: Settings) -> SoftPrompt:

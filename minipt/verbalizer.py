@@ -4,7 +4,7 @@ In: a base, a task's template such as "{text}\\nSentiment:" and its label words 
 Out: one of three readings, by the head that the base has. A language model goes on after the
 template. A masked-word model fills in a mask behind it (Schick & Schütze 2021, section 3). An
 encoder without a head embeds the text alone, and the answer is the label whose sentence, such as
-"Sentiment: positive", lies closest. The story continues in `tune.py`.
+"Sentiment: positive", lies closest. The story continues in `evaluate.py`.
 """
 
 from collections.abc import Sequence

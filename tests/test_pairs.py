@@ -14,15 +14,17 @@ import minipt
 from minipt import cli
 from minipt.checkpoint import save_base
 from minipt.errors import MiniptError
+from minipt.evaluate import EVALUATION_BATCH, evaluate
 from minipt.prompt import SoftPrompt
 from minipt.report import compare_with_rivals, response_table, shorten, tell
-from minipt.responses import encode_responses, end_token
+from minipt.responses import encode_responses, end_token, response_reading
 from minipt.tasks import Pairs, Split, Task, load_csv, load_pairs, normalised
 from minipt.text import Batch, batches
-from minipt.tune import EVALUATION_BATCH, evaluate, tune
+from minipt.tune import tune
 from minipt.verbalizer import label_tokens
 
-tuning = sys.modules["minipt.tune"]  # in the package, the name `tune` is the function's
+tuning = sys.modules["minipt.tune"]  # in the package, these names are the functions'
+evaluation = sys.modules["minipt.evaluate"]
 SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song", "sea", "house")
 VERDICTS = {"good": "very good", "kind": "very good", "bad": "very bad", "cruel": "very bad"}
 PAIRS = [(f"the {s} was {w}:", v) for s in SUBJECTS for w, v in VERDICTS.items()]
@@ -176,9 +178,7 @@ def test_a_row_is_what_generation_reads_and_the_target_what_it_should_write(base
     assert target.tolist() == [*response, end]
     assert row.tolist() == [*tokens_of(base, "the film was"), *response]
     assert cut == 0
-    (batch,) = (
-        batch for _, batch in batches([row], [target], tuning.response_reading(base, ""), 1)
-    )
+    (batch,) = (batch for _, batch in batches([row], [target], response_reading(base, ""), 1))
     assert batch.choices is None
     # Behind the prompt's last token stands the response's first.
     assert batch.ids[0, batch.read[0, 0]] == tokens_of(base, "the film was")[-1]
@@ -293,23 +293,23 @@ def test_the_evaluation_batch_keeps_to_its_memory(base, task, monkeypatch):
     V = base.config.vocabulary
     whole = evaluate(base, None, task.train, task)
     sizes = []
-    real = tuning.batches
+    real = evaluation.batches
 
     def counted(*arguments):
         for indices, batch in real(*arguments):
             sizes.append(batch.answers.size * V)
             yield indices, batch
 
-    monkeypatch.setattr(tuning, "batches", counted)
-    monkeypatch.setattr(tuning, "MOST_LOGITS", 30 * V)
+    monkeypatch.setattr(evaluation, "batches", counted)
+    monkeypatch.setattr(evaluation, "MOST_LOGITS", 30 * V)
     few = evaluate(base, None, task.train, task)
     assert max(sizes) <= 30 * V
     assert len(sizes) > 4
     assert few.loss == pytest.approx(whole.loss, rel=1e-5)
     assert few.right.tolist() == whole.right.tolist()
-    assert tuning._batch_size(base, [np.zeros(500)]) == 1
+    assert evaluation._batch_size(base, [np.zeros(500)]) == 1
     monkeypatch.undo()
-    assert tuning._batch_size(base, [np.zeros(1)]) == EVALUATION_BATCH
+    assert evaluation._batch_size(base, [np.zeros(1)]) == EVALUATION_BATCH
 
 
 # Tuning.

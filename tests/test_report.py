@@ -8,6 +8,7 @@ import pytest
 from bases import base_with_tokenizer, random_base, random_prompt
 
 from minipt.baseline import bag_of_words, confidence_interval
+from minipt.evaluate import Evaluation, evaluate
 from minipt.report import (
     Score,
     account,
@@ -23,7 +24,7 @@ from minipt.report import (
     tell,
 )
 from minipt.tasks import Split, Task
-from minipt.tune import Evaluation, Settings, evaluate, tune
+from minipt.tune import Settings, tune
 from minipt.xray import describe, page, take_step, tell_step
 
 

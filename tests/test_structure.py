@@ -17,7 +17,7 @@ LAYERS = (
     ("base", "model", "text", "prompt", "adapter"),
     ("readout", "wiring", "generate", "verbalizer", "responses"),
     ("families", "gguf_file", "bases", "checkpoint", "tasks", "baseline"),
-    ("tune",),
+    ("evaluate", "tune"),
     ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

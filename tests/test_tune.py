@@ -11,12 +11,13 @@ from bases import base_with_tokenizer, random_base
 from safetensors.numpy import save_file
 
 from minipt.errors import MiniptError
+from minipt.evaluate import evaluate
 from minipt.files import read_tensors
 from minipt.optim import OPTIMIZERS
 from minipt.prompt import init_prompt
 from minipt.tasks import Split, Task
 from minipt.text import Batch, Reading, encode
-from minipt.tune import Settings, evaluate, tune
+from minipt.tune import Settings, tune
 from minipt.verbalizer import label_tokens
 from minipt.wiring import logits
 
