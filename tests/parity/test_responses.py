@@ -18,11 +18,11 @@ from twins import twin
 
 import minipt
 from minipt.base import Base
+from minipt.evaluate import evaluate
 from minipt.gradcheck import compare
 from minipt.responses import encode_responses, response_reading
 from minipt.tasks import Pairs
 from minipt.text import batches
-from minipt.evaluate import evaluate
 from minipt.wiring import WIRINGS
 
 TEXTS = ["the film was", "a", "a long night and a long day:", "words, words", "the end " * 20]
