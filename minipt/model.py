@@ -305,9 +305,8 @@ class _Scope:
         self.base, self.trace = base, trace
         self.of_params, self.of_trace = layer, f"{stream}.{layer}"
         self.config = base.config
-        self.bent = (
-            "mlp.gate" if base.config.gated else "mlp.up"
-        )  # what goes through the activation
+        # What goes through the activation.
+        self.bent = "mlp.gate" if base.config.gated else "mlp.up"
 
     def param(self, name: str) -> np.ndarray:
         return self.base.params[self.of_params + name]
