@@ -291,7 +291,7 @@ def load_transformers(directory: Path):
     import transformers
 
     quieten(transformers)
-    return transformers.AutoModelForCausalLM.from_pretrained(directory)
+    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype="float32")
 
 
 def quieten(transformers) -> None:
@@ -480,12 +480,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, nargs="+", default=[20, 100], help="P")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each (default: 15)")
     parser.add_argument("--texts", type=int, default=320, help="in the epoch (default: 320)")
-    parser.add_argument(
-        "--epoch",
-        nargs="*",
-        default=["tiny"],
-        help="of these bases (default: tiny), none: steps only",
-    )
+    epochs = "bases for an epoch, none: steps only (default: tiny)"
+    parser.add_argument("--epoch", nargs="*", metavar="BASE", default=["tiny"], help=epochs)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--memory-of", choices=RIVALS, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
