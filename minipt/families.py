@@ -75,10 +75,14 @@ def read_config(found: dict, names: Iterable[str], where: str) -> Config:
                 f"{' and '.join(map(repr, known))}"
             )
     try:
-        sizes = {ours: _number(ours, found[theirs]) for ours, theirs in family.sizes.items()}
+        sizes = {
+            ours: _number(ours, found[theirs], family.defaults.get(theirs, 0) is None)
+            for ours, theirs in family.sizes.items()
+        }
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise MiniptError(f"{where} lacks a size or has one that is no number ({error})") from error
-    sizes["hidden"] = sizes["hidden"] or 4 * sizes["channels"]
+    if sizes["hidden"] is None:
+        sizes["hidden"] = 4 * sizes["channels"]
     if sizes.get("key_value_heads") == sizes["heads"]:
         sizes["key_value_heads"] = None
     config = Config(**family.fields, **sizes, **_particular(found, set(names), where))
@@ -147,14 +151,14 @@ def _particular(found: dict, names: set[str], where: str) -> dict:
 def _flat(found: dict) -> dict:
     """transformers 5 keeps what belongs to rotary positions in a dict of its own."""
     rotary = found.get("rope_parameters") or {}
-    kept = {"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {}
-    kind = rotary.get("rope_type", "default")
-    return found | kept | ({} if kind == "default" else {"rope_scaling": rotary})
+    if not isinstance(rotary, dict) or rotary.get("rope_type", "default") != "default":
+        return found | {"rope_scaling": rotary}
+    return found | {key: value for key, value in rotary.items() if key != "rope_type"}
 
 
-def _number(name: str, value: object) -> int | float | None:
-    """Sizes are whole numbers; None stands for one that follows from others."""
-    if value is None and name in ("hidden", "key_value_heads"):
+def _number(name: str, value: object, optional: bool) -> int | float | None:
+    """Sizes are whole numbers; None, where it may stand, is one that follows from others."""
+    if value is None and optional:
         return None
     return float(value) if name in ("epsilon", "rotary_base") else int(value)
 
