@@ -514,6 +514,7 @@ def _normal_table(dtype: type) -> tuple[Array, Array]:
     nodes = np.arange(-count, count + 1) / NODES_PER_UNIT
     phi = np.array([0.5 * math.erfc(-node / 2.0**0.5) for node in nodes])
     slope = NORMAL_PEAK * np.exp(-0.5 * nodes**2)
+    phi[0] = slope[0] = slope[-1] = 0.0  # below and above, all is 0 or 1
     return phi.astype(dtype), slope.astype(dtype)
 
 

@@ -17,13 +17,17 @@ TOLERANCE = 1e-7
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes and a seed: B texts, T tokens, P past, R rows that ask, H heads of D channels."""
+    """Sizes and a seed: B texts, T tokens, P past, R rows that ask, H heads of D channels.
+
+    G: how many query heads share each of the H key and value heads.
+    """
 
     B: int = 2
     T: int = 3
     P: int = 2
     R: int = 2
     H: int = 2
+    G: int = 2
     D: int = 4
     rows: int = 2
     masked: bool = True
@@ -54,6 +58,10 @@ class Draw:
     def below(self, limit: int, *shape: int) -> np.ndarray:
         return frozen(self.rng.integers(0, limit, shape))
 
+    def real(self, *shape: int) -> np.ndarray:
+        """1 or 0, at least one 1 a row."""
+        return frozen(np.isfinite(self.mask(*shape)).astype(self.dtype))
+
     def mask(self, *shape: int) -> np.ndarray:
         """0 or -inf, at least one 0 a row."""
         hidden = self.rng.random(shape) < 0.4
@@ -66,26 +74,26 @@ class Draw:
 class Attention:
     """The inputs of one attention, its outputs and the gradient that comes back."""
 
-    query: np.ndarray  # (B, H, R, D)
+    query: np.ndarray  # (B, G·H, R, D)
     key: np.ndarray  # (B, H, T, D)
     value: np.ndarray  # (B, H, T, D)
     past_key: np.ndarray  # (H, P, D)
     past_value: np.ndarray  # (H, P, D)
     mask: np.ndarray  # (B, 1, R, T)
-    dcontext: np.ndarray  # (B, H, R, D)
+    dcontext: np.ndarray  # (B, G·H, R, D)
 
     @classmethod
     def of(cls, case: Case, draw: Draw) -> "Attention":
-        B, H, T, P, R, D = case.B, case.H, case.T, case.P, case.R, case.D
+        B, H, G, T, P, R, D = (getattr(case, size) for size in "BHGTPRD")
         hide = draw.mask(B, 1, R, T)
         return cls(
-            draw.normal(B, H, R, D),
+            draw.normal(B, G * H, R, D),
             draw.normal(B, H, T, D),
             draw.normal(B, H, T, D),
             draw.normal(H, P, D),
             draw.normal(H, P, D),
             hide if case.masked else np.zeros_like(hide),
-            draw.normal(B, H, R, D),
+            draw.normal(B, G * H, R, D),
         )
 
     def forward(self, **changed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,12 +167,39 @@ def layernorm_dw(case: Case) -> float:
     )
 
 
-def gelu_dx(case: Case) -> float:
+def rmsnorm_dx(case: Case) -> float:
+    x, gain, _, dy = _layernorm(case)
+    _, xhat, rstd = map(frozen, ops.rmsnorm(x, gain, 0.1))
+    dx = ops.rmsnorm_dx(dy, gain, xhat, rstd)
+    return check_gradient(lambda x: (dy * ops.rmsnorm(x, gain, 0.1)[0]).sum(), x, dx)
+
+
+def _activation_dx(forward: Callable, backward: Callable, case: Case) -> float:
     draw = case.draw()
     x, dy = draw.normal(case.B, case.T, case.C), draw.normal(case.B, case.T, case.C)
     x = frozen(3.0 * x)
-    _, sigma = map(frozen, ops.gelu(x))
-    return check_gradient(lambda x: (dy * ops.gelu(x)[0]).sum(), x, ops.gelu_dx(dy, x, sigma))
+    _, kept = map(frozen, forward(x))
+    return check_gradient(lambda x: (dy * forward(x)[0]).sum(), x, backward(dy, x, kept))
+
+
+def gelu_dx(case: Case) -> float:
+    return _activation_dx(ops.gelu, ops.gelu_dx, case)
+
+
+def gelu_erf_dx(case: Case) -> float:
+    return _activation_dx(ops.gelu_erf, ops.gelu_erf_dx, case)
+
+
+def silu_dx(case: Case) -> float:
+    return _activation_dx(ops.silu, ops.silu_dx, case)
+
+
+def rotary_dx(case: Case) -> float:
+    draw, shape = case.draw(), (case.B, case.H, case.T, 2 * case.D)
+    x, dy, angles = draw.normal(*shape), draw.normal(*shape), draw.normal(case.T, case.D)
+    turns = frozen(np.cos(angles)), frozen(np.sin(angles))
+    dx = ops.rotary_dx(dy, *turns)
+    return check_gradient(lambda x: (dy * ops.rotary(x, *turns)).sum(), x, dx)
 
 
 def softmax_dx(case: Case) -> float:
@@ -183,7 +218,7 @@ def attention_dscores(case: Case) -> float:
     weights, dweights, dscores = at.backward()
     _, _, scores = at.forward()
     past = np.broadcast_to(at.past_value, (case.B, *at.past_value.shape))
-    values = np.concatenate([past, at.value], 2)  # (B, H, P+T, D)
+    values = np.concatenate([past, at.value], 2).repeat(case.G, 1)  # (B, G·H, P+T, D)
 
     def loss(weights: np.ndarray) -> float:
         return (at.dcontext * (weights @ values)).sum()
@@ -232,6 +267,23 @@ def cross_entropy_dx(case: Case) -> float:
     )
 
 
+def mean_pool_dx(case: Case) -> float:
+    draw = case.draw()
+    x, dy = draw.normal(case.B, case.T, case.C), draw.normal(case.B, case.C)
+    real = draw.real(case.B, case.T)
+    dx = ops.mean_pool_dx(dy, real)
+    return check_gradient(lambda x: (dy * ops.mean_pool(x, real)).sum(), x, dx)
+
+
+def normalize_dx(case: Case) -> float:
+    """Rows of at least two channels: of one, only the sign is left."""
+    draw, C = case.draw(), max(2, case.C)
+    x, dy = draw.normal(case.B, C), draw.normal(case.B, C)
+    y, length = map(frozen, ops.normalize(x))
+    dx = ops.normalize_dx(dy, y, length)
+    return check_gradient(lambda x: (dy * ops.normalize(x)[0]).sum(), x, dx)
+
+
 CHECKS: dict[str, Callable[[Case], float]] = {
     check.__name__: check
     for check in (
@@ -240,12 +292,18 @@ CHECKS: dict[str, Callable[[Case], float]] = {
         linear_dw,
         layernorm_dx,
         layernorm_dw,
+        rmsnorm_dx,
         gelu_dx,
+        gelu_erf_dx,
+        silu_dx,
+        rotary_dx,
         softmax_dx,
         attention_dscores,
         attention_dx,
         attention_dpast,
         cross_entropy_dx,
+        mean_pool_dx,
+        normalize_dx,
     )
 }
 
@@ -278,7 +336,9 @@ def outputs(case: Case, dtype: type) -> dict[str, tuple[np.ndarray, ...]]:
     ids, at = draw.below(case.C, case.B, case.T), Attention.of(case, draw)
     rows, drows, targets = x[:, 0], dy[:, 0], ids[:, 0]
     y, xhat, rstd = ops.layernorm(x, bias, bias, 1e-5)
-    active, sigma = ops.gelu(x)
+    turns = ops.rotary_turns(np.arange(case.T), 2 * case.D, 10.0, dtype)
+    heads, dheads = (draw.normal(case.B, case.H, case.T, 2 * case.D) for _ in range(2))
+    real, unit = draw.real(case.B, case.T), ops.normalize(rows)
     weights, dweights, dscores = at.backward()
     losses, probabilities = ops.cross_entropy(rows, targets)
     factors = (at.dcontext, dscores, at.query)
@@ -291,8 +351,17 @@ def outputs(case: Case, dtype: type) -> dict[str, tuple[np.ndarray, ...]]:
         "layernorm": (y, xhat, rstd),
         "layernorm_dx": ops.layernorm_dx(dy, bias, xhat, rstd),
         "layernorm_dw": ops.layernorm_dw(dy, xhat),
-        "gelu": (active, sigma),
-        "gelu_dx": ops.gelu_dx(dy, x, sigma),
+        "rmsnorm": ops.rmsnorm(x, bias, 1e-5),
+        "rmsnorm_dx": ops.rmsnorm_dx(dy, bias, xhat, rstd),
+        "gelu": ops.gelu(x),
+        "gelu_dx": ops.gelu_dx(dy, x, ops.gelu(x)[1]),
+        "gelu_erf": ops.gelu_erf(x),
+        "gelu_erf_dx": ops.gelu_erf_dx(dy, x, ops.gelu_erf(x)[1]),
+        "silu": ops.silu(x),
+        "silu_dx": ops.silu_dx(dy, x, ops.silu(x)[1]),
+        "rotary_turns": turns,
+        "rotary": ops.rotary(heads, *turns),
+        "rotary_dx": ops.rotary_dx(dheads, *turns),
         "softmax": ops.softmax(x),
         "softmax_dx": ops.softmax_dx(dy, x),
         "attention": at.forward(),
@@ -301,6 +370,10 @@ def outputs(case: Case, dtype: type) -> dict[str, tuple[np.ndarray, ...]]:
         "attention_dpast": ops.attention_dpast(*factors, weights, at.past_key),
         "cross_entropy": (losses, probabilities),
         "cross_entropy_dx": ops.cross_entropy_dx(drows[:, 0], probabilities, targets),
+        "mean_pool": ops.mean_pool(x, real),
+        "mean_pool_dx": ops.mean_pool_dx(drows, real),
+        "normalize": unit,
+        "normalize_dx": ops.normalize_dx(drows, *unit),
         "split_heads": ops.split_heads(x, case.H),
         "merge_heads": ops.merge_heads(at.key),
     }

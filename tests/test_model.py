@@ -316,7 +316,7 @@ def expected_names(streams: list[str]) -> list[str]:
         names += ["text.embedding"] if stream == "text" else []
         names += [f"{stream}.h{i}.{part}" for i in range(3) for part in LAYER]
         names += [f"{stream}.final.xhat", f"{stream}.final.rstd", f"{stream}.final"]
-    return [*names, "text.logits", "text.probabilities", "text.loss"]
+    return [*names, "text.features", "text.logits", "text.probabilities", "text.loss"]
 
 
 @pytest.mark.parametrize(

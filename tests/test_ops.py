@@ -1,5 +1,8 @@
 """Each op's backward against central differences, and facts about the forwards that need none."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -15,7 +18,7 @@ from op_checks import (
     public_functions,
 )
 
-from minipt import ops
+from minipt import model, ops
 
 cases = st.builds(
     Case,
@@ -24,14 +27,15 @@ cases = st.builds(
     P=st.integers(0, 3),
     R=st.integers(0, 3),
     H=st.integers(1, 3),
+    G=st.integers(1, 3),
     D=st.integers(1, 5),
     rows=st.integers(0, 4),
     masked=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-SMALLEST = Case(B=1, T=1, P=0, R=1, H=1, D=1, rows=1)
-ONE_OF_EACH = Case(B=1, T=1, P=1, R=1, H=1, D=1, rows=1)
-NOTHING_ASKED = Case(B=1, T=2, P=1, R=0, H=1, D=2, rows=0)
+SMALLEST = Case(B=1, T=1, P=0, R=1, H=1, G=1, D=1, rows=1)
+ONE_OF_EACH = Case(B=1, T=1, P=1, R=1, H=1, G=1, D=1, rows=1)
+NOTHING_ASKED = Case(B=1, T=2, P=1, R=0, H=1, G=1, D=2, rows=0)
 
 
 def random(*shape: int, scale: float = 1.0) -> np.ndarray:
@@ -128,9 +132,77 @@ def test_gelu_is_the_tanh_formula():
     np.testing.assert_allclose(y, x * half, rtol=1e-10, atol=1e-15)
 
 
-def test_gelu_far_out_is_x_or_nothing():
-    y, _ = ops.gelu(np.array([-1e4, -100.0, 100.0, 1e4], np.float32))
-    np.testing.assert_allclose(y, [0.0, 0.0, 100.0, 1e4], atol=1e-30)
+@pytest.mark.parametrize("activation", [ops.gelu, ops.gelu_erf, ops.silu])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_activations_far_out_are_x_or_nothing(activation: Callable, dtype: type):
+    y, _ = activation(np.array([-1e30, -1e4, -100.0, 100.0, 1e4, 1e30], dtype))
+    np.testing.assert_allclose(y, [0.0, 0.0, 0.0, 100.0, 1e4, 1e30], rtol=1e-6, atol=1e-30)
+
+
+def test_gelu_by_erf_is_x_times_the_normal_distribution():
+    x = np.linspace(-12.0, 12.0, 20_001)
+    y, phi = ops.gelu_erf(x)
+    expected = np.array([0.5 * math.erfc(-one / 2.0**0.5) for one in x])
+    np.testing.assert_allclose(phi, expected, rtol=0, atol=4e-13)
+    np.testing.assert_allclose(y, x * expected, rtol=0, atol=4e-12)
+    assert np.isnan(ops.gelu_erf(np.array([np.nan]))[0]).all()
+
+
+def test_silu_is_x_times_the_logistic_function():
+    x = np.linspace(-30.0, 30.0, 2001)
+    y, sigma = ops.silu(x)
+    expected = 0.5 * (1.0 + np.tanh(0.5 * x))
+    np.testing.assert_allclose(sigma, expected, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(y, x * expected, rtol=0, atol=1e-14)
+
+
+def test_rmsnorm_divides_by_the_root_mean_square():
+    x, gain = random(3, 4, 50, scale=7.0) + 5.0, random(50)
+    y, xhat, rstd = ops.rmsnorm(x, gain, 1e-5)
+    np.testing.assert_allclose(rstd[..., 0], (np.mean(x**2, -1) + 1e-5) ** -0.5, rtol=1e-13)
+    np.testing.assert_allclose(xhat, x * rstd, rtol=1e-14)
+    np.testing.assert_allclose(y, gain * xhat, rtol=1e-14)
+
+
+def test_rotary_turns_each_pair_at_its_own_pace():
+    cos, sin = ops.rotary_turns(np.arange(7), 8, 10_000.0, np.float64)  # (T, D/2)
+    angles = np.arange(7)[:, None] * np.array([1.0, 0.1, 0.01, 0.001])
+    np.testing.assert_allclose(cos, np.cos(angles), rtol=1e-13)
+    np.testing.assert_allclose(sin, np.sin(angles), rtol=1e-13)
+    x = random(2, 3, 7, 8)
+    as_complex = (x[..., :4] + 1j * x[..., 4:]) * np.exp(1j * angles)
+    y = ops.rotary(x, cos, sin)
+    np.testing.assert_allclose(y[..., :4], as_complex.real, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(y[..., 4:], as_complex.imag, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(ops.rotary_dx(y, cos, sin), x, rtol=1e-12, atol=1e-14)
+
+
+def test_a_turned_product_depends_on_the_distance_only():
+    query, key = random(2, 6)
+    turned = [
+        [ops.rotary(x[None], *ops.rotary_turns(at, 6, 100.0, np.float64))[0] for at in positions]
+        for x, positions in ((query, np.arange(5)[:, None]), (key, np.arange(5)[:, None] + 3))
+    ]
+    products = np.vecdot(*turned)  # five places, always three rows apart
+    np.testing.assert_allclose(products, products[0], rtol=1e-12)
+    assert abs(products[0] - query @ key) > 0.1
+
+
+def test_the_mean_is_over_real_rows_only():
+    x, real = random(2, 3, 4), np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    expected = [x[0, :2].mean(0), x[1, 0]]
+    np.testing.assert_allclose(ops.mean_pool(x, real), expected, rtol=1e-14)
+    np.testing.assert_array_equal(ops.mean_pool_dx(random(2, 4), real)[real == 0.0], 0.0)
+
+
+def test_normalized_rows_have_length_one_and_their_direction():
+    x = random(5, 4, scale=3.0)
+    y, length = ops.normalize(x)
+    np.testing.assert_allclose(np.vecdot(y, y), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(y * length, x, rtol=1e-14)
+    np.testing.assert_allclose(
+        np.vecdot(ops.normalize_dx(random(5, 4), y, length), y), 0, atol=1e-15
+    )
 
 
 def test_softmax_is_exponentials_over_their_sum():
@@ -167,19 +239,25 @@ def test_huge_scores_stay_finite(dtype: type, size: float):
 def test_extreme_inputs_give_finite_gradients_and_no_warning(dtype: type):
     x = np.array([[-1e4, -50.0, 0.0, 50.0, 1e4]], dtype)
     one = np.ones(5, dtype)
-    _, sigma = ops.gelu(x)
-    np.testing.assert_allclose(ops.gelu_dx(one, x, sigma), [[0, 0, 0.5, 1, 1]], atol=1e-6)
+    for forward, backward in model.ACTIVATIONS.values():
+        _, kept = forward(x)
+        np.testing.assert_allclose(backward(one, x, kept), [[0, 0, 0.5, 1, 1]], atol=1e-6)
     for rows in (x, np.zeros_like(x), 1e-20 * x):
-        y, xhat, rstd = ops.layernorm(rows, one, one, 1e-5)
-        dx = ops.layernorm_dx(x, one, xhat, rstd)
-        assert np.isfinite(y).all() and np.isfinite(dx).all()
+        for forward, backward, weights in (
+            (ops.layernorm, ops.layernorm_dx, (one, one)),
+            (ops.rmsnorm, ops.rmsnorm_dx, (one,)),
+        ):
+            y, xhat, rstd = forward(rows, *weights, 1e-5)
+            assert np.isfinite(y).all() and np.isfinite(backward(x, one, xhat, rstd)).all()
 
 
 def naive_attention(at: Attention) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and values in one array each, the past repeated for every text."""
+    """Keys and values in one array each, the past repeated for every text, all for every query."""
     B, (_, P, _) = len(at.key), at.past_key.shape
+    G = at.query.shape[1] // at.key.shape[1]
     key = np.concatenate([np.broadcast_to(at.past_key, (B, *at.past_key.shape)), at.key], 2)
     value = np.concatenate([np.broadcast_to(at.past_value, (B, *at.past_value.shape)), at.value], 2)
+    key, value = key.repeat(G, 1), value.repeat(G, 1)  # (B, G·H, P+T, D)
     scores = np.einsum("bhrd,bhsd->bhrs", at.query, key)
     scores += np.concatenate([np.zeros((*at.mask.shape[:3], P)), at.mask], -1)
     exponentials = np.exp(scores)
@@ -197,7 +275,7 @@ def test_attention_with_a_past_is_attention_over_joined_keys(case: Case):
     expected_context, expected_weights = naive_attention(at)
     np.testing.assert_allclose(context, expected_context, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(weights, expected_weights, rtol=1e-11, atol=1e-14)
-    hidden = np.broadcast_to(np.isneginf(at.mask), (case.B, case.H, case.R, case.T))
+    hidden = np.broadcast_to(np.isneginf(at.mask), (case.B, case.G * case.H, case.R, case.T))
     np.testing.assert_array_equal(np.isneginf(scores[..., case.P :]), hidden)
     np.testing.assert_array_equal(weights[..., case.P :][hidden], 0.0)
 
