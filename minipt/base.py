@@ -65,7 +65,7 @@ def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     if config.segments:
         shapes["segment.table"] = (config.segments, C)
     if not config.norm_first:
-        shapes |= _norm("embedding", config)
+        shapes |= _norm("embedding.norm", config)
     for i in range(config.layers):
         parts = [_norm(f"h{i}.ln1", config), _attention(f"h{i}.attn", config)]
         parts += [_norm(f"h{i}.ln2", config), _mlp(f"h{i}.mlp", config)]

@@ -232,7 +232,7 @@ def _bert_places(config: Config) -> dict[str, Place]:
         f"{ours}.table": Place(f"embeddings.{theirs}_embeddings.weight")
         for ours, theirs in tables.items()
     }
-    places |= _norm("embedding", "embeddings.LayerNorm", True)
+    places |= _norm("embedding.norm", "embeddings.LayerNorm", True)
     parts = {"query": "self.query", "key": "self.key", "value": "self.value"}
     for i in range(config.layers):
         at = f"encoder.layer.{i}"

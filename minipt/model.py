@@ -78,7 +78,7 @@ def forward(
     mask = _mask(config, x.shape[1], lengths, x.dtype)  # (T, T) or (B, 1, 1, T)
     turns = _turns(config, past, x.shape[1], x.dtype)  # (T, D/2) twice
     if not config.norm_first:
-        x = outer.norm("embedding", x)
+        x = outer.norm("embedding.norm", x)
     present = []
     for i, scope in _layers(base, trace, stream):
         rows = read if i == config.layers - 1 else None
@@ -123,7 +123,7 @@ def backward(
         )
         dpast.append(dpast_i)
     if not config.norm_first:
-        dx = outer.norm_dx("embedding", dx)  # (B, N, C)
+        dx = outer.norm_dx("embedding.norm", dx)  # (B, N, C)
     return dx, dpast[::-1]
 
 

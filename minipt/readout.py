@@ -118,18 +118,20 @@ def _masked_head(base: Base, rows: np.ndarray, trace: Trace) -> np.ndarray:
     """norm(activation(dense(rows))), as BERT was trained to guess a masked word. (N, C) -> same"""
     params = base.params
     dense = ops.linear(rows, params["head.dense.weight"], params["head.dense.bias"])
+    trace.save("text.head.dense", dense)
     active, sigma = ACTIVATIONS[base.config.activation][0](dense)
+    trace.save("text.head.sigma", sigma)
+    trace.note("text.head.active", active)
     weights = (params["head.norm.gain"], params["head.norm.bias"])
     features, xhat, rstd = ops.layernorm(active, *weights, base.config.epsilon)
-    trace.note("text.head.active", active)
-    for name, array in (("dense", dense), ("sigma", sigma), ("xhat", xhat), ("rstd", rstd)):
-        trace.save(f"text.head.{name}", array)
+    trace.save("text.head.norm.xhat", xhat)
+    trace.save("text.head.norm.rstd", rstd)
     return features
 
 
 def _masked_head_dx(base: Base, dfeatures: np.ndarray, trace: Trace) -> np.ndarray:
     params = base.params
-    names = ("dense", "sigma", "xhat", "rstd")
+    names = ("dense", "sigma", "norm.xhat", "norm.rstd")
     dense, sigma, xhat, rstd = (trace.take(f"text.head.{name}") for name in names)
     dactive = ops.layernorm_dx(dfeatures, params["head.norm.gain"], xhat, rstd)
     trace.note_grad("text.head.active", dactive)

@@ -74,6 +74,8 @@ def random_batch(
     lengths[0] = tokens
     targets = rng.integers(0, choices or V, texts)
     words = rng.choice(V, choices, replace=False) if choices else None
+    if base.config.head is None:  # it compares with vectors (K, C)
+        words = rng.standard_normal((choices, base.config.channels)).astype(np.float32)
     return Batch(ids, lengths, targets, words, rng.integers(0, lengths) if middle else None)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from minipt.base import Base
+from minipt.base import Base, Config
 from minipt.gradcheck import compare
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
@@ -23,10 +23,10 @@ from minipt.wiring import WIRINGS, logits, loss_and_gradient
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 PER_PAIR = ("attn.scores", "attn.weights")
-# What the last layer computes for the rows that are read only.
-READ_ONLY = ("attn.query", *PER_PAIR, "attn.context", "attn.out", "middle", "ln2", "ln2.xhat")
-READ_ONLY += ("ln2.rstd", "mlp.up", "mlp.sigma", "mlp.active", "mlp.down", "out")
-ONCE = ("loss", "logits", "probabilities")
+# What the last layer computes for all rows; where the norm comes first, `ln1` too.
+ALL_ROWS = ("attn.key", "attn.value")
+# What is made of the rows that are read, an array a text, and has no rows itself.
+ONCE = ("features", "pooled", "length", "loss", "logits", "probabilities")
 
 
 @dataclass
@@ -84,17 +84,22 @@ def worst_difference(base: Base, state: State, wiring: str) -> tuple[float, str]
         for name, array in ours.items():
             if name == "prompt.vectors":
                 continue
-            view = View(state, base.config.layers, wiring, name)
+            view = View(state, base.config, wiring, name)
             expected = view.cut(theirs[view.short], summed=kind == "gradient")
             found[f"{kind} {name}"] = compare(name, view.real(array), view.real(expected))
     worst = max(found, key=found.get)
     return found[worst], worst
 
 
+def wirings(base: Base) -> list[str]:
+    """What the base allows: only a causal one can share its prompt."""
+    return [wiring for wiring in WIRINGS if wiring == "concatenated" or base.config.causal]
+
+
 def assert_matches(base: Base, state: State) -> None:
-    """Both wirings, every name that the reference has."""
+    """Every wiring, every name that the reference has."""
     tolerance = TOLERANCES[str(base.params["token.table"].dtype)]
-    for wiring in WIRINGS:
+    for wiring in wirings(base):
         error, where = worst_difference(base, state, wiring)
         assert error < tolerance, f"{wiring}: {where} differs by {error:.1e}"
 
@@ -102,16 +107,17 @@ def assert_matches(base: Base, state: State) -> None:
 class View:
     """What one name of a wiring's trace is, cut out of the reference's arrays over S = P+T rows.
 
-    All of them but the loss's have their rows on the last axis but one.
+    All of them but those made `ONCE` have their rows on the last axis but one.
     """
 
-    def __init__(self, state: State, layers: int, wiring: str, name: str) -> None:
+    def __init__(self, state: State, config: Config, wiring: str, name: str) -> None:
         stream, self.short = name.split(".", 1)
         layer, _, part = self.short.partition(".")
-        self.P, self.batch = len(state.vectors), state.batch
-        self.once, self.pairs = self.short in ONCE, part in PER_PAIR
+        self.P, self.batch, self.config = len(state.vectors), state.batch, config
+        self.once, self.pairs = self.short in ONCE or layer == "head", part in PER_PAIR
         self.shared, self.of_prompt = wiring == "shared", stream == "prompt"
-        last = layer == f"h{layers - 1}" and part in READ_ONLY
+        of_all = part in ALL_ROWS or (config.norm_first and part.startswith("ln1"))
+        last = layer == f"h{config.layers - 1}" and not of_all
         self.read_only = last or layer == "final"
 
     def cut(self, x: np.ndarray, summed: bool) -> np.ndarray:
@@ -122,10 +128,11 @@ class View:
             x = x.sum(0, keepdims=True) if summed else x[:1]
             x = x[..., : 0 if self.read_only else self.P, :]
             return x[..., : self.P] if self.pairs else x
-        if self.read_only:
+        if self.read_only and self.config.head is not None:
             read = (self.batch.read + self.P).reshape(-1, *[1] * (x.ndim - 1))
             return np.take_along_axis(x, read, -2)
-        return x[..., self.P :, :] if self.shared else x
+        # Without a head all rows of the text are read.
+        return x[..., self.P :, :] if self.shared or self.read_only else x
 
     def real(self, x: np.ndarray) -> np.ndarray:
         """x with 0 in the rows, and where it has them the columns, of padding."""
@@ -136,6 +143,6 @@ class View:
         x = x.copy()
         if self.pairs:
             x.transpose(0, 3, 1, 2)[padding] = 0.0
-        if not self.read_only:
+        if not self.read_only or self.config.head is None:
             x.swapaxes(1, -2)[padding[:, S - x.shape[-2] :]] = 0.0
         return x

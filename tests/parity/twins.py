@@ -87,7 +87,7 @@ BERT_EMBEDDINGS = {
     "word_embeddings": "token",
     "position_embeddings": "position",
     "token_type_embeddings": "segment",
-    "LayerNorm": "embedding",
+    "LayerNorm": "embedding.norm",
 }
 BERT_LAYER = {
     "attention.self.query": "attn.query",
