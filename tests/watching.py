@@ -85,9 +85,9 @@ def watching(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> Iterat
         for name, (way, module) in places.items():
             register = getattr(module, REGISTER[way])
             stack.callback(register(_noting(tensors, name, way)).remove)
-        stack.enter_context(watching_attention(MODELING[family], tensors))
         if model.dtype == torch.float64:
             stack.enter_context(computing_in_float64())
+        stack.enter_context(watching_attention(MODELING[family], tensors))
         yield
 
 
@@ -107,10 +107,9 @@ def watching_attention(modeling, tensors: dict[str, torch.Tensor]) -> Iterator[N
     layers = iter(range(10**6))
     layer = ""
 
-    def noted_softmax(scores: torch.Tensor, dim: int, dtype: object = None) -> torch.Tensor:
-        """Without the dtype, which is float32 even where the model is float64."""
+    def noted_softmax(scores: torch.Tensor, **options: object) -> torch.Tensor:
         tensors[f"{layer}.scores"] = scores
-        tensors[f"{layer}.weights"] = softmax(scores, dim=dim)
+        tensors[f"{layer}.weights"] = softmax(scores, **options)
         return tensors[f"{layer}.weights"]
 
     def noted_attention(module, query, key, value, *others, **options):
@@ -132,7 +131,8 @@ def watching_attention(modeling, tensors: dict[str, torch.Tensor]) -> Iterator[N
 
 @contextmanager
 def computing_in_float64() -> Iterator[None]:
-    """transformers' Llama has its norms and angles in float32 whatever the model's type."""
+    """transformers' Llama has norms, angles and softmax in float32 whatever the model's type."""
+    plain_softmax = functional.softmax
 
     def norm(self, x: torch.Tensor) -> torch.Tensor:
         rstd = (x.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()
@@ -145,11 +145,15 @@ def computing_in_float64() -> Iterator[None]:
         turns = torch.cat([turns, turns], -1)
         return turns.cos(), turns.sin()
 
+    def softmax(scores: torch.Tensor, dim: int, dtype: object = None) -> torch.Tensor:
+        return plain_softmax(scores, dim=dim)
+
     kinds = modeling_llama.LlamaRMSNorm, modeling_llama.LlamaRotaryEmbedding
     before = [kind.forward for kind in kinds]
-    kinds[0].forward, kinds[1].forward = norm, angles
+    kinds[0].forward, kinds[1].forward, functional.softmax = norm, angles, softmax
     try:
         yield
     finally:
+        functional.softmax = plain_softmax
         for kind, forward in zip(kinds, before, strict=True):
             kind.forward = forward

@@ -33,6 +33,7 @@ def transformers_writes(model, tokenizer, prompt: SoftPrompt | None, text: str, 
         attention_mask=torch.ones(x.shape[:2], dtype=torch.long),
         max_new_tokens=limit,
         do_sample=False,
+        eos_token_id=0,
         pad_token_id=0,
     )
     return tokenizer.decode(written[0].tolist(), skip_special_tokens=True)

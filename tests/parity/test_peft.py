@@ -11,17 +11,20 @@ import peft
 import torch
 from bases import random_batch, random_prompt
 from comparison import TOLERANCES
-from recorder import answers, random_gpt2
+from recorder import answers, random_gpt2, random_llama
+from watching import computing_in_float64
 
 import minipt
 from minipt.gradcheck import compare
 from minipt.text import Batch
 
-MODELS = [
-    {"layers": 1, "channels": 4, "heads": 1},
-    {"layers": 2, "channels": 12, "heads": 3},
-    {"layers": 3, "channels": 32, "heads": 4, "vocab_size": 50, "n_positions": 40},
-]
+MODELS = {
+    "gpt2, one of each": (random_gpt2, (1, 4, 1), {}),
+    "gpt2, two layers": (random_gpt2, (2, 12, 3), {}),
+    "gpt2, three layers": (random_gpt2, (3, 32, 4), {"vocab_size": 50, "n_positions": 40}),
+    "llama, tied": (random_llama, (2, 12, 3), {"tie_word_embeddings": True}),
+    "llama, two key heads": (random_llama, (3, 32, 4), {"num_key_value_heads": 2}),
+}
 
 
 def peft_step(model, batch: Batch, vectors: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -42,15 +45,20 @@ def peft_step(model, batch: Batch, vectors: np.ndarray) -> tuple[float, np.ndarr
 @pytest.mark.parametrize("choices", [0, 3])
 @pytest.mark.parametrize("wiring", ["shared", "concatenated"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", MODELS)
-def test_a_step_is_the_same(sizes: dict, dtype: type, wiring: str, choices: int, tmp_path):
-    model = random_gpt2(seed=7, **sizes)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_is_the_same(name: str, dtype: type, wiring: str, choices: int, tmp_path):
+    make, (layers, channels, heads), others = MODELS[name]
+    model = make(7, layers, channels, heads, **others)
     model.save_pretrained(tmp_path / "model")
     base = minipt.load_base(tmp_path / "model").astype(dtype)
     batch = random_batch(base, texts=4, tokens=6, seed=3, choices=choices)
     prompt = random_prompt(base, 5)
-    model = model.double() if dtype == np.float64 else model
-    their_loss, their_gradient, their_answers = peft_step(model, batch, prompt.vectors)
+    if dtype == np.float64:
+        with computing_in_float64():
+            theirs = peft_step(model.double(), batch, prompt.vectors)
+    else:
+        theirs = peft_step(model, batch, prompt.vectors)
+    their_loss, their_gradient, their_answers = theirs
     loss, gradient = minipt.loss_and_gradient(base, prompt, batch, wiring=wiring)
     tolerance = TOLERANCES[np.dtype(dtype).name]
     assert compare("gradient", gradient, their_gradient) < tolerance
