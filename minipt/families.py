@@ -170,7 +170,7 @@ def _check_sizes(config: Config, found: dict, where: str) -> None:
             f"{where}: every size is at least 1 and {config.channels} channels divide into "
             f"{config.heads} heads"
         )
-    shared = config.key_value_heads or config.heads
+    shared = config.heads if config.key_value_heads is None else config.key_value_heads
     if shared < 1 or config.heads % shared:
         raise MiniptError(f"{where}: {config.heads} heads do not divide among {shared} key heads")
     D = config.channels // config.heads
