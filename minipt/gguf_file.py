@@ -24,6 +24,7 @@ SIZES = {
     "max_position_embeddings": "llama.context_length",
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
 }
+TOKENIZER = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges")
 TENSORS = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -92,8 +93,8 @@ def _config(path: Path, values: dict) -> dict:
     architecture = values.get("general.architecture")
     if architecture != "llama":
         raise MiniptError(f"{path} holds a model of the architecture {architecture!r}, not 'llama'")
-    if missing := [key for key in SIZES.values() if key not in values]:
-        raise MiniptError(f"{path} lacks {missing[0]}, so its sizes are not known: fetch it again")
+    if missing := [key for key in (*SIZES.values(), *TOKENIZER) if key not in values]:
+        raise MiniptError(f"{path} lacks {missing[0]}: fetch it again")
     scaling = {k: v for k, v in values.items() if k.startswith("llama.rope.scaling.")}
     if scaling.get("llama.rope.scaling.type", "none") != "none":
         raise MiniptError(f"{path} scales its rotary positions ({scaling}), which is not covered")
@@ -101,6 +102,9 @@ def _config(path: Path, values: dict) -> dict:
     D = config["hidden_size"] // config["num_attention_heads"]
     if values.get("llama.rope.dimension_count", D) != D:
         raise MiniptError(f"{path} turns only some channels of a head, which is not covered")
+    for key in ("llama.attention.key_length", "llama.attention.value_length"):
+        if values.get(key, D) != D:
+            raise MiniptError(f"{path} has {key} = {values[key]}, where only {D} is covered")
     return config | {
         "model_type": "llama",
         "vocab_size": len(values["tokenizer.ggml.tokens"]),
@@ -151,13 +155,15 @@ def _tokenizer(path: Path, values: dict) -> Tokenizer:
             f"{path} has a tokenizer of the kind {kind!r} with words of {words!r}, which is not "
             f"covered; minipt knows 'gpt2' with {' and '.join(map(repr, WORDS))}"
         )
-    found = values["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in values["tokenizer.ggml.merges"]]
+    found, kinds, merges = (values[key] for key in TOKENIZER)
+    if len(kinds) != len(found):
+        raise MiniptError(f"{path} has {len(found)} tokens of {len(kinds)} kinds: fetch it again")
+    merges = [tuple(merge.split(" ")) for merge in merges]
     vocabulary = {token: i for i, token in enumerate(found)}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = WORDS[words]()
     tokenizer.decoder = decoders.ByteLevel()
-    for token, token_type in zip(found, values["tokenizer.ggml.token_type"], strict=True):
+    for token, token_type in zip(found, kinds, strict=True):
         if token_type == CONTROL:
             tokenizer.add_special_tokens([AddedToken(token, normalized=False)])
         elif token_type == USER_DEFINED:
