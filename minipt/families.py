@@ -7,6 +7,7 @@ the file asks for is refused by the name of the setting. The story continues in 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import index
 
 from minipt.base import Config
 from minipt.errors import MiniptError
@@ -33,7 +34,8 @@ class Family:
     field, the file's key. known: for each key the values that `model.py` computes, the first being
     the one that a missing key means. trunk: the prefix of all tensors but the head's, absent in
     files saved without a head. skipped: parts of names of tensors that no one reads. places: the
-    tensors of a config's parameters, without the prefix.
+    tensors of a config's parameters, without the prefix. synonyms: other names of keys, which
+    transformers prefers where a file has both.
     """
 
     architecture: str
@@ -44,6 +46,7 @@ class Family:
     skipped: tuple[str, ...]
     places: Callable[[Config], dict[str, Place]]
     defaults: dict = field(default_factory=dict)
+    synonyms: dict[str, str] = field(default_factory=dict)
 
 
 def family_of(found: dict, where: str) -> Family:
@@ -68,6 +71,7 @@ def read_config(found: dict, names: Iterable[str], where: str) -> Config:
     """
     family = family_of(found, where)
     found = family.defaults | _flat(found)
+    found |= {key: found[other] for other, key in family.synonyms.items() if other in found}
     for key, known in family.known.items():
         if found.get(key, known[0]) not in known:
             raise MiniptError(
@@ -148,19 +152,25 @@ def _particular(found: dict, names: set[str], where: str) -> dict:
     return biases | {"tied": tied}
 
 
+# What `rope_parameters` may hold; older files say type for rope_type.
+ROTARY = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+
+
 def _flat(found: dict) -> dict:
     """transformers 5 keeps what belongs to rotary positions in a dict of its own."""
     rotary = found.get("rope_parameters") or {}
-    if not isinstance(rotary, dict) or rotary.get("rope_type", "default") != "default":
-        return found | {"rope_scaling": rotary}
-    return found | {key: value for key, value in rotary.items() if key != "rope_type"}
+    if not isinstance(rotary, dict) or rotary.keys() - ROTARY:
+        return found
+    if any(rotary.get(key, "default") != "default" for key in ("rope_type", "type")):
+        return found
+    return found | rotary | {"rope_parameters": None}
 
 
 def _number(name: str, value: object, optional: bool) -> int | float | None:
     """Sizes are whole numbers; None, where it may stand, is one that follows from others."""
     if value is None and optional:
         return None
-    return float(value) if name in ("epsilon", "rotary_base") else int(value)
+    return float(value) if name in ("epsilon", "rotary_base") else index(value)
 
 
 def _check_sizes(config: Config, found: dict, where: str) -> None:
@@ -263,6 +273,7 @@ FAMILIES = {
             "scale_attn_weights": (True,),
             "scale_attn_by_inverse_layer_idx": (False,),
             "add_cross_attention": (False,),
+            "is_causal": (None, True),
             "tie_word_embeddings": (True,),
         },
         trunk="transformer.",
@@ -270,6 +281,12 @@ FAMILIES = {
         skipped=(".attn.bias", ".attn.masked_bias"),
         places=_gpt2_places,
         defaults={"n_inner": None, "layer_norm_epsilon": 1e-5},
+        synonyms={
+            "num_hidden_layers": "n_layer",
+            "hidden_size": "n_embd",
+            "num_attention_heads": "n_head",
+            "max_position_embeddings": "n_positions",
+        },
     ),
     "llama": Family(
         architecture="LlamaForCausalLM",
@@ -288,7 +305,9 @@ FAMILIES = {
         known={
             "hidden_act": ("silu", "swish"),
             "rope_scaling": (None,),
+            "rope_parameters": (None,),
             "sliding_window": (None,),
+            "is_causal": (None, True),
             "partial_rotary_factor": (None, 1.0),
         },
         trunk="model.",

@@ -176,8 +176,13 @@ def test_bfloat16_becomes_float32_without_loss(base, directory):
         ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ("llama", {"sliding_window": 4096}, "sliding_window = 4096"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling = "),
-        ("llama", {"rope_parameters": {"rope_type": "llama3"}}, "rope_scaling = .*llama3"),
-        ("llama", {"rope_parameters": [1]}, "rope_scaling = "),
+        ("llama", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters = .*llama3"),
+        ("llama", {"rope_parameters": {"type": "linear"}}, "rope_parameters = .*linear"),
+        ("llama", {"rope_parameters": {"factor": 2.0}}, "rope_parameters = .*factor"),
+        ("llama", {"rope_parameters": {"full_attention": {}}}, "rope_parameters = .*full_att"),
+        ("llama", {"rope_parameters": [1]}, "rope_parameters = "),
+        ("llama", {"is_causal": False}, "is_causal = False"),
+        ("gpt2", {"is_causal": False}, "is_causal = False"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
         (
             "llama",
@@ -205,6 +210,8 @@ def test_what_minipt_does_not_compute_is_refused_by_name(name, entries, named, t
         ("llama", {"num_key_value_heads": 3}, "4 heads do not divide among 3 key heads"),
         ("llama", {"num_key_value_heads": 0}, "4 heads do not divide among 0"),
         ("llama", {"intermediate_size": None}, "lacks a size or has one that is no number"),
+        ("llama", {"num_attention_heads": 4.5}, "lacks a size or has one that is no number"),
+        ("bert", {"num_attention_heads": "4"}, "lacks a size or has one that is no number"),
         ("llama", {"rope_theta": 0}, "rotary positions need"),
         ("llama", {"rms_norm_eps": -1.0}, "epsilon is -1.0"),
         ("llama", {"hidden_size": 24}, "has shape"),
@@ -222,6 +229,13 @@ def test_what_makes_no_sense_is_refused(name, entries, match, tmp_path):
 def test_settings_that_transformers_5_keeps_together(tmp_path):
     together = {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}
     assert load_base(saved("llama", tmp_path, **together)).config.rotary_base == 77.0
+
+
+def test_transformers_other_names_of_gpt2s_sizes(tmp_path):
+    """A number of heads shows in no shape, so it must not be overlooked."""
+    assert load_base(saved("gpt2", tmp_path, num_attention_heads=2)).config.heads == 2
+    with pytest.raises(MiniptError, match=r"lacks the tensor 'transformer\.h\.2"):
+        load_base(saved("gpt2", tmp_path / "deeper", num_hidden_layers=3))
 
 
 def test_a_save_of_another_family_is_known_by_its_shape(base, directory):
