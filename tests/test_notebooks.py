@@ -88,6 +88,7 @@ def test_there_is_a_notebook():
 def test_runs_and_finds_what_it_claims(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name, value in kernel_environment(tmp_path / "jupyter").items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MINIPT_CACHE", str(tmp_path / "cache"))  # the same with and without one
     folder = tmp_path / "empty"
     folder.mkdir()
     notebook = nbformat.read(path, as_version=4)
