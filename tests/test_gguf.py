@@ -1,5 +1,8 @@
 """GGUF files: a Llama written as llama.cpp keeps it and read back; and each way to be wrong."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -44,15 +47,38 @@ def test_smollm_makes_each_digit_a_word(base, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "tolerance"), [(Type.F16, 1e-3), (Type.Q8_0, 0.01), (Type.Q4_1, 0.1)]
+    ("kind", "tolerance"),
+    [(Type.F16, 1e-3), (Type.BF16, 1e-2), (Type.Q8_0, 0.01), (Type.Q4_1, 0.1)],
 )
-def test_quantized_numbers_are_near(base, tmp_path, kind, tolerance):
+def test_quantized_numbers_are_what_gguf_makes_of_them(base, tmp_path, kind, tolerance):
+    """A row is quantized by itself, so another order of the rows changes no number."""
     loaded = load_base(write(tmp_path / "small.gguf", base, kind))
     for name, array in base.params.items():
-        assert loaded.params[name].dtype == np.float32
-        assert compare(name, loaded.params[name], array) < tolerance
-    exact = gguf.quants.dequantize(gguf.quants.quantize(base.params["token.table"], kind), kind)
-    np.testing.assert_array_equal(loaded.params["token.table"], exact)
+        found = loaded.params[name]
+        assert found.dtype == np.float32
+        assert compare(name, found, array) < tolerance
+        if array.ndim == 2:
+            rows = array if name.endswith("table") else array.T  # (out, in)
+            exact = gguf.quants.dequantize(gguf.quants.quantize(rows, kind), kind)
+            np.testing.assert_array_equal(found if name.endswith("table") else found.T, exact, name)
+
+
+def test_an_output_matrix_of_its_own_is_read(base, tmp_path):
+    table = np.random.default_rng(2).standard_normal(base.params["token.table"].shape)
+    params = base.params | {"output.table": table.astype(np.float32)}
+    untied = Base(base.name, replace(base.config, tied=False), params, base.tokenizer)
+    loaded = load_base(write(tmp_path / "small.gguf", untied))
+    assert loaded.fingerprint == untied.fingerprint != base.fingerprint
+
+
+def test_settings_that_say_what_is_so_anyway(base, tmp_path):
+    """llama.cpp writes some of them into every file."""
+    D = base.config.channels // base.config.heads
+    said = dict.fromkeys(("rope.dimension_count", "attention.key_length"), D)
+    said |= {"attention.value_length": D, "vocab_size": base.config.vocabulary}
+    said |= {"rope.scaling.type": "none"}
+    path = write(tmp_path / "small.gguf", base, **{f"llama.{key}": x for key, x in said.items()})
+    assert load_base(path).fingerprint == base.fingerprint
 
 
 def test_every_truncation_is_refused(base, tmp_path):
@@ -80,15 +106,24 @@ def test_a_file_that_is_missing_or_junk_is_refused(tmp_path):
         ({"llama.block_count": 1}, "config has not"),
         ({"llama.embedding_length": 32}, "has shape"),
         ({"llama.attention.head_count": 3}, "divide into"),
-        ({"llama.rope.scaling.type": "yarn"}, "scales its rotary positions"),
-        ({"llama.rope.dimension_count": 8}, "only some channels of a head"),
-        ({"llama.attention.key_length": 8}, "key_length"),
+        ({"llama.attention.head_count": 0}, "every size is at least 1"),
+        ({"llama.attention.head_count": [4, 4]}, "lacks a size or has one that is no number"),
+        ({"llama.rope.scaling.type": "yarn"}, r"says llama\.rope\.scaling\.type = 'yarn'"),
+        ({"llama.rope.scaling.factor": 2.0}, r"says llama\.rope\.scaling\.factor = 2\.0"),
+        ({"llama.rope.scale_linear": 2.0}, r"says llama\.rope\.scale_linear = 2\.0"),
+        ({"llama.attention.sliding_window": 8}, r"says llama\.attention\.sliding_window = 8"),
+        ({"llama.expert_count": 2}, r"says llama\.expert_count = 2"),
+        ({"llama.rope.dimension_count": 8}, r"says llama\.rope\.dimension_count = 8"),
+        ({"llama.attention.key_length": 8}, r"says llama\.attention\.key_length = 8"),
+        ({"llama.attention.value_length": 8}, r"says llama\.attention\.value_length = 8"),
         ({"tokenizer.ggml.model": "llama"}, "a tokenizer of the kind 'llama'"),
         ({"tokenizer.ggml.pre": "qwen2"}, "with words of 'qwen2'"),
         ({"tokenizer.ggml.tokens": None}, "tokenizer.ggml.tokens"),
         ({"tokenizer.ggml.merges": None}, "tokenizer.ggml.merges"),
         ({"tokenizer.ggml.token_type": None}, "tokenizer.ggml.token_type"),
         ({"tokenizer.ggml.token_type": [1, 1]}, "290 tokens of 2 kinds"),
+        ({"tokenizer.ggml.merges": ["a unheard-of"]}, "has a damaged tokenizer .*unheard-of"),
+        ({"tokenizer.ggml.merges": ["alone"]}, "has a damaged tokenizer"),
     ],
 )
 def test_what_is_not_covered_is_refused_by_its_name(base, tmp_path, changed, match):
@@ -106,13 +141,40 @@ def test_another_architecture_is_refused(tmp_path):
         load_base(tmp_path / "other.gguf")
 
 
-def test_a_quantization_that_is_not_undone_is_refused(base, tmp_path, monkeypatch):
-    def unknown(data: np.ndarray, kind: Type) -> np.ndarray:
-        raise NotImplementedError(f"Dequantization for {kind.name} is not yet implemented")
+def add_tensor(path: Path, name: str, array: np.ndarray) -> None:
+    """One more, in a file that is written already."""
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(path.with_suffix(".more"), "llama")
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            of_items = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], of_items)
+    for tensor in reader.tensors:
+        if tensor.name != name:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    path.with_suffix(".more").replace(path)
 
-    path = write(tmp_path / "small.gguf", base, Type.Q8_0)
-    monkeypatch.setattr(gguf.quants, "dequantize", unknown)
-    with pytest.raises(MiniptError, match=r"token_embd\.weight is quantized as Q8_0, which"):
+
+@pytest.mark.parametrize(
+    ("name", "array", "match"),
+    [
+        ("output_norm.weight", np.ones(64, np.int32), "output_norm.weight is quantized as I32"),
+        ("output_norm.weight", np.ones(32, np.float32), r"final\.gain has shape \(32,\)"),
+        ("rope_freqs.weight", np.ones(8, np.float32), "holds a tensor rope_freqs.weight"),
+        ("blk.0.ffn_up_exps.weight", np.ones((2, 32), np.float32), "blk.0.ffn_up_exps.weight"),
+        ("blk.0.attn_q.bias", np.ones(64, np.float32), r"config has not: .*q_proj\.bias"),
+        ("blk.2.attn_norm.weight", np.ones(64, np.float32), r"config has not: .*layers\.2"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(base, tmp_path, name, array, match):
+    path = write(tmp_path / "small.gguf", base)
+    add_tensor(path, name, array)
+    with pytest.raises(MiniptError, match=match):
         load_base(path)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bases import random_base, random_batch, random_prompt
+from bases import LLAMA, random_base, random_batch, random_prompt
 
 from minipt import model, ops
 from minipt import wiring as wiring_module
@@ -19,6 +19,10 @@ SIZES = [
     {"layers": 1, "channels": 3, "heads": 1},
     {"layers": 2, "channels": 8, "heads": 2},
     {"layers": 3, "channels": 12, "heads": 4, "vocabulary": 40},
+    {"layers": 2, "channels": 16, "heads": 4, "key_value_heads": 1} | LLAMA,
+    {"layers": 3, "channels": 24, "heads": 4, "key_value_heads": 2, "tied": False}
+    | LLAMA
+    | {"attention_bias": True, "mlp_bias": True},
 ]
 # The batch, and P.
 TEXTS = [
@@ -176,14 +180,14 @@ def test_a_prompt_read_once_serves_every_batch():
         np.testing.assert_array_equal(logits_after(base, batch, past), expected)
 
 
-@pytest.mark.parametrize("L", [1, 2, 3])
-def test_a_deeper_layer_changes_the_answer(L):
-    """No layer may be skipped: each one's bias is seen in the loss."""
-    base, prompt, batch = make({**SIZES[2], "layers": L}, {"texts": 2, "tokens": 3}, 2)
+@every_size
+def test_every_parameter_changes_the_answer(sizes):
+    """No layer and no bias may be skipped: each one is seen in the loss."""
+    base, prompt, batch = make(sizes, {"texts": 2, "tokens": 3}, 2)
     loss, _ = loss_and_gradient(base, prompt, batch)
     for name in parameter_shapes(base.config):
-        # A key's bias moves all scores of a row alike, and softmax forgets that.
-        if name.endswith("attn.key.bias"):
+        # It moves all scores of a row alike, which softmax forgets, unless it is turned.
+        if name.endswith("attn.key.bias") and base.config.positions == "learned":
             continue
         params = base.params | {
             name: base.params[name]

@@ -1,0 +1,88 @@
+"""From label words to what an answer is compared with, by what the base has for a head."""
+
+import numpy as np
+import pytest
+from bases import BERT, random_base, small_tokenizer
+from tokenizers import AddedToken, processors
+
+from minipt.base import Base
+from minipt.errors import MiniptError
+from minipt.text import batches, encode
+from minipt.verbalizer import embed, label_tokens, make_reading
+
+WORDS = (" good", " bad")
+
+
+def make(mask: bool = False, **fields: object) -> Base:
+    """A BERT's tokenizer puts a token at both ends."""
+    tokenizer = small_tokenizer()
+    if fields:
+        tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+        ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=ends
+        )
+    if mask:
+        tokenizer.add_special_tokens([AddedToken("[MASK]", lstrip=True)])
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    return random_base(0, vocabulary=size, context=32, tokenizer=tokenizer, **fields)
+
+
+def test_a_decoder_answers_with_the_first_token_of_each_word():
+    base = make()
+    reading = make_reading(base, "{text}\nIt was", WORDS)
+    first = [base.tokenizer.encode(word).ids[0] for word in WORDS]
+    assert reading.choices.tolist() == first == label_tokens(base, WORDS).tolist()
+    assert (reading.template, reading.mask) == ("{text}\nIt was", None)
+    assert reading.how == "the language model's head at the text's end"
+
+
+def test_words_that_begin_alike_are_refused():
+    with pytest.raises(MiniptError, match="' good' and ' good day' begin with the same token"):
+        label_tokens(make(), (" good", " good day"))
+    with pytest.raises(MiniptError, match="'' has no tokens"):
+        label_tokens(make(), ("",))
+
+
+@pytest.mark.parametrize(
+    ("template", "asked"),
+    [
+        ("{text} It was [MASK].", "{text} It was [MASK]."),
+        ("{text}\nSentiment:", "{text}\nSentiment: [MASK]."),
+    ],
+)
+def test_a_masked_base_answers_at_the_mask(template, asked):
+    base = make(mask=True, **BERT)
+    reading = make_reading(base, template, WORDS)
+    assert reading.template == asked
+    assert f"the masked-word head at [MASK] in {asked!r}" == reading.how
+    rows, _ = encode(base, reading.template, ["a good day", "bad"], 32)
+    for _, batch in batches(rows, np.array([0, 1]), reading, 2):
+        read = batch.ids[np.arange(2), batch.positions]
+        assert read.tolist() == [base.tokenizer.token_to_id("[MASK]")] * 2
+
+
+def test_a_masked_base_whose_tokenizer_has_no_mask_is_refused():
+    with pytest.raises(MiniptError, match=r"has no token \[MASK\]"):
+        make_reading(make(**BERT), "{text}", WORDS)
+
+
+def test_a_base_without_a_head_compares_with_its_own_sentences():
+    base = make(**BERT | {"head": None})
+    reading = make_reading(base, "{text}\nSentiment:", WORDS)
+    assert (reading.template, reading.mask) == ("{text}", None)
+    assert "'Sentiment: good', 'Sentiment: bad'" in reading.how
+    np.testing.assert_array_equal(
+        reading.choices, embed(base, ["Sentiment: good", "Sentiment: bad"])
+    )
+    np.testing.assert_allclose(np.linalg.norm(reading.choices, axis=1), 1.0, rtol=1e-6)
+
+
+def test_an_embedding_does_not_depend_on_its_neighbours():
+    base = make(**BERT | {"head": None})
+    sentences = ["a good day", "the people in it were cruel", "bad"]
+    together = embed(base, sentences)
+    for i, sentence in enumerate(sentences):
+        np.testing.assert_array_equal(embed(base, [sentence])[0], together[i])
+    with pytest.raises(MiniptError, match="has no tokens"):
+        embed(base, [""])
