@@ -24,6 +24,13 @@ SIZES = {
     "max_position_embeddings": "llama.context_length",
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
 }
+# Channels of a head: the file may say how many, and how many of them are turned.
+WIDTHS = (
+    "llama.rope.dimension_count",
+    "llama.attention.key_length",
+    "llama.attention.value_length",
+)
+UNDERSTOOD = {*SIZES.values(), *WIDTHS, "llama.rope.freq_base", "llama.vocab_size"}
 TOKENIZER = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges")
 TENSORS = {
     "token_embd": "model.embed_tokens",
@@ -95,16 +102,17 @@ def _config(path: Path, values: dict) -> dict:
         raise MiniptError(f"{path} holds a model of the architecture {architecture!r}, not 'llama'")
     if missing := [key for key in (*SIZES.values(), *TOKENIZER) if key not in values]:
         raise MiniptError(f"{path} lacks {missing[0]}: fetch it again")
-    scaling = {k: v for k, v in values.items() if k.startswith("llama.rope.scaling.")}
-    if scaling.get("llama.rope.scaling.type", "none") != "none":
-        raise MiniptError(f"{path} scales its rotary positions ({scaling}), which is not covered")
+    for key, value in values.items():
+        unscaled = (key, value) == ("llama.rope.scaling.type", "none")
+        if key.startswith("llama.") and key not in UNDERSTOOD and not unscaled:
+            raise MiniptError(f"{path} says {key} = {value!r}, which minipt does not compute")
     config = {key: values[name] for key, name in SIZES.items()}
-    D = config["hidden_size"] // config["num_attention_heads"]
-    if values.get("llama.rope.dimension_count", D) != D:
-        raise MiniptError(f"{path} turns only some channels of a head, which is not covered")
-    for key in ("llama.attention.key_length", "llama.attention.value_length"):
-        if values.get(key, D) != D:
-            raise MiniptError(f"{path} has {key} = {values[key]}, where only {D} is covered")
+    for key in WIDTHS:
+        if key in values and values[key] * config["num_attention_heads"] != config["hidden_size"]:
+            raise MiniptError(
+                f"{path} says {key} = {values[key]!r}, which minipt does not compute; it knows "
+                "llama.embedding_length / llama.attention.head_count"
+            )
     return config | {
         "model_type": "llama",
         "vocab_size": len(values["tokenizer.ggml.tokens"]),
@@ -160,7 +168,10 @@ def _tokenizer(path: Path, values: dict) -> Tokenizer:
         raise MiniptError(f"{path} has {len(found)} tokens of {len(kinds)} kinds: fetch it again")
     merges = [tuple(merge.split(" ")) for merge in merges]
     vocabulary = {token: i for i, token in enumerate(found)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    try:
+        tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise MiniptError(f"{path} has a damaged tokenizer ({error}): fetch it again") from error
     tokenizer.pre_tokenizer = WORDS[words]()
     tokenizer.decoder = decoders.ByteLevel()
     for token, token_type in zip(found, kinds, strict=True):
