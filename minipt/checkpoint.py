@@ -89,6 +89,8 @@ def save_base(base: Base, directory: str | Path) -> None:
             base.tokenizer.save(str(partial_directory / "tokenizer.json"))
         described = json.dumps(write_config(base.config), indent=2) + "\n"
         (partial_directory / "config.json").write_text(described)
+        # safetensors lets only its owner read the file.
+        shutil.copymode(partial_directory / "config.json", partial_directory / WEIGHTS)
 
 
 def _fetched(name: str) -> Path:
@@ -121,7 +123,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MiniptError(
             f"{name!r} could not be fetched from the hub ({reason}): check the name and the network"
         ) from error

@@ -143,7 +143,8 @@ def _dequantize(path: Path, tensor: object, heads: int, key_value_heads: int) ->
             f"{path}: {tensor.name} is quantized as {tensor.tensor_type.name}, which the package "
             f"gguf does not undo ({error})"
         ) from error
-    array = np.asarray(array, np.float32).reshape(tensor.shape[::-1])
+    # A copy, where gguf gives a view of the file: whoever changes that must not change the base.
+    array = np.array(array, np.float32).reshape(tensor.shape[::-1])
     if ".attn_q." in tensor.name:
         return _halves(array, heads)
     return _halves(array, key_value_heads) if ".attn_k." in tensor.name else array

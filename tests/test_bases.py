@@ -4,8 +4,10 @@ import sys
 import tracemalloc
 import zipfile
 from dataclasses import replace
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -134,6 +136,63 @@ def test_a_hub_id_needs_the_hubs_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MiniptError, match=r"'some-one/some\.model' is no directory.*minipt\[hub\]"):
         load_base("some-one/some.model")
+
+
+@pytest.fixture
+def hub(monkeypatch) -> ModuleType:
+    """In the place of the hub's package, whether or not that is installed."""
+    package, errors = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.errors")
+    errors.HfHubHTTPError, errors.HFValidationError = type("Refused", (Exception,), {}), ValueError
+    package.errors = errors
+    monkeypatch.setitem(sys.modules, "huggingface_hub", package)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+    return package
+
+
+def test_a_hub_id_is_fetched_without_what_nobody_reads(hub, tmp_path):
+    base = random_base(0, **BERT)
+    save_base(base, tmp_path / "snapshot")
+    asked = []
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(tmp_path / "snapshot")
+
+    hub.snapshot_download = snapshot_download
+    loaded = load_base("some-one/some.model")
+    assert (loaded.name, loaded.fingerprint) == ("some-one/some.model", base.fingerprint)
+    ((name, patterns),) = asked
+    assert name == "some-one/some.model"
+    wanted = {"config.json", "model.safetensors", "model-00001-of-00002.safetensors"}
+    wanted |= {"model.safetensors.index.json", "tokenizer.json"}
+    there = wanted | {"pytorch_model.bin", "model.onnx", "tf_model.h5", "README.md", "code.py"}
+    assert {x for x in there if any(fnmatch(x, pattern) for pattern in patterns)} == wanted
+
+
+@pytest.mark.parametrize("kind", ["HfHubHTTPError", "HFValidationError", "OSError"])
+@pytest.mark.parametrize(
+    ("said", "reason"), [("no such model\nand a page more", "no such model"), ("", r"\w+")]
+)
+def test_what_the_hub_says_becomes_a_sentence(hub, kind, said, reason):
+    def snapshot_download(name: str, **how: object) -> str:
+        raise getattr(hub.errors, kind, OSError)(said)
+
+    hub.snapshot_download = snapshot_download
+    with pytest.raises(MiniptError, match=rf"from the hub \({reason}\): check the name"):
+        load_base("some-one/some.model")
+
+
+@pytest.mark.parametrize("name", ["some-one", "a/b/c", "some one/model", "model.gguf/", "/a/b"])
+def test_what_is_no_hub_id_is_not_asked_for(hub, name):
+    with pytest.raises(MiniptError, match="there is no"):
+        load_base(name)
+
+
+def test_a_path_that_lacks_its_last_part_is_no_hub_id(hub, tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MiniptError, match="there is no base 'models/mine'"):
+        load_base("models/mine")
 
 
 def test_loading_holds_the_weights_once(tmp_path):

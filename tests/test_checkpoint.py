@@ -74,6 +74,10 @@ def test_saving_twice_gives_the_same_bytes(directory, tmp_path):
     assert len(list(directory.iterdir())) == 3
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(directory):
+    assert len({path.stat().st_mode for path in directory.iterdir()}) == 1
+
+
 def test_what_is_loaded_is_float32_and_read_only(directory):
     for name, array in load_base(directory).params.items():
         assert array.dtype == np.float32 and array.flags.c_contiguous, name

@@ -32,6 +32,14 @@ def test_what_is_written_is_what_is_read(base, tmp_path):
     np.testing.assert_array_equal(logits(loaded, batch), logits(base, batch))
 
 
+def test_a_file_that_changes_later_does_not_change_the_base(base, tmp_path):
+    path = write(tmp_path / "small.gguf", base)
+    loaded = load_base(path)
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert loaded.fingerprint == base.fingerprint
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_tokenizer_is_the_same(base, tmp_path, text):
     loaded = load_base(write(tmp_path / "small.gguf", base)).tokenizer
