@@ -10,6 +10,7 @@ pytest.importorskip("transformers")
 
 import torch
 from bases import BERT, LLAMA, random_base
+from gguf_writer import Type, small_llama, write
 from recorder import random_bert, random_gpt2, random_llama
 from transformers import BertForMaskedLM, BertModel, GPT2LMHeadModel, LlamaForCausalLM
 
@@ -97,6 +98,13 @@ def test_half_precision_is_read_without_loss(model, dtype: torch.dtype, tmp_path
     # Read again, since the way to half precision and back rounds Llama's wavelengths too.
     again = type(model).from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert_same_answers(base, again.eval())
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.F16, Type.Q8_0, Type.Q4_1])
+def test_a_gguf_file_is_what_transformers_takes_it_for(kind: Type, tmp_path):
+    path = write(tmp_path / "small.gguf", small_llama(), kind)
+    model = LlamaForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)
+    assert_same_answers(minipt.load_base(path), model.eval())
 
 
 def inner(model: torch.nn.Module, directory: Path) -> Path:
