@@ -129,7 +129,12 @@ def _add_tune(commands) -> None:
     setting = partial(_add_setting, parser.add_argument_group("learning", about).add_argument)
     setting("--length", "length", int, "number of prompt vectors")
     setting("--init", "method", str, f"how they begin: {', '.join(METHODS)}")
-    setting("--init-text", "text", str, "the words to begin with, for --init text")
+    setting(
+        "--init-text",
+        "text",
+        str,
+        "for --init text, in place of the task's instruction",
+    )
     setting("--steps", "steps", int, "number of batches to learn from")
     setting("--seed", "seed", int, "the same seed gives the same bits")
     setting("--batch-size", "batch_size", int, "texts a step")
@@ -247,8 +252,8 @@ def _tune(chosen: argparse.Namespace) -> int:
         if getattr(chosen, field.name, None) is not None
     }
     base = load_base(chosen.base)
-    settings = suited(base, **given)
     task = _choose_task(chosen, base)
+    settings = suited(base, task, **given)
     directory = choose_directory(chosen.name, task.name, base.name, settings.seed, chosen.resume)
     again = f"`{_command_again(chosen, directory)}`"
     say(introduce(base, task, settings), flush=True)

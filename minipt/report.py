@@ -62,8 +62,8 @@ def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, 
         words = bag_of_words(task.train, test, len(task.labels))
         scores["bag_of_words"] = Score(int((words == test.labels).sum()), len(test.texts))
     scores["untuned"] = score(evaluate(base, None, test, task))
-    if task.instruction:
-        instructed = replace(task, template=f"{task.instruction}\n\n{task.template}")
+    if task.opening:
+        instructed = replace(task, template=task.opening + task.template)
         scores["written"] = score(evaluate(base, None, test, instructed))
     return scores | {"tuned": score(tuned)}
 
@@ -111,13 +111,14 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
 def introduce(base: Base, task: Task, settings: Settings) -> str:
     """What is about to happen: the task, the frozen base, the prompt."""
     config = base.config
+    start = f"the words {settings.text!r}" if settings.method == "text" else repr(settings.method)
     return (
         f"{task.summary()}\n\n"
         f"base {base.name}: {base.size:,} parameters in {config.layers} layers of "
         f"{config.channels} channels, frozen\n"
-        f"prompt: {settings.length} vectors from {settings.method!r}, {settings.steps} steps of "
-        f"{settings.batch_size} texts, {settings.optimizer} at {settings.learning_rate:g}, "
-        f"seed {settings.seed}"
+        f"prompt: {settings.length} vectors from {start}\n"
+        f"tuning: {settings.steps} steps of {settings.batch_size} texts, {settings.optimizer} at "
+        f"{settings.learning_rate:g}, seed {settings.seed}"
     )
 
 

@@ -86,6 +86,11 @@ class Task:
     contradictions: int = 0
 
     @property
+    def opening(self) -> str:
+        """What stands in front of the template where the instruction does: "" without one."""
+        return f"{self.instruction}\n\n" if self.instruction else ""
+
+    @property
     def majority(self) -> int | str:
         """The class, by its index, or the response that is most frequent in the training split."""
         counts = Counter(self.train.answers)

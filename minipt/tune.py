@@ -78,17 +78,37 @@ class Settings:
 
 # What a base that has a name is tuned with where nothing else is said.
 SUITED = {
-    "smollm2-135m": {"steps": 150, "learning_rate": 0.02, "warmup": 10},
-    "minilm": {"steps": 300, "batch_size": 32, "learning_rate": 0.01},
+    "smollm2-135m": {
+        "method": "text",
+        "steps": 500,
+        "learning_rate": 0.02,
+        "evaluate_every": 125,
+    },
+    "minilm": {
+        "steps": 900,
+        "batch_size": 32,
+        "learning_rate": 0.02,
+        "evaluate_every": 150,
+    },
 }
 
 
-def suited(base: Base, **settings: object) -> Settings:
+def suited(base: Base, task: Task | None = None, **settings: object) -> Settings:
     """The settings for a base: those given, then those that suit it, then the defaults.
+
+    A start from words begins with the task's instruction where no other words are given; for a task
+    without one, a start from words that was not asked for is the default start.
 
     Raises MiniptError for a value that makes no sense, by its name.
     """
-    return Settings(**(SUITED.get(base.name, {}) | settings))
+    chosen = SUITED.get(base.name, {}) | settings
+    opening = task.opening if task else ""
+    if chosen.get("method") == "text" and not chosen.get("text"):
+        if opening:
+            chosen["text"] = opening
+        elif "method" not in settings:
+            del chosen["method"]
+    return Settings(**chosen)
 
 
 @dataclass
@@ -165,7 +185,7 @@ def tune(
     another run, a response that does not fit the base, a base that writes none, and a loss that is
     no longer finite.
     """
-    chosen = suited(base, **settings)
+    chosen = suited(base, task, **settings)
     keep_freed_memory()
     fingerprint = base.fingerprint
     reading = read_task(base, None, task.train, task)

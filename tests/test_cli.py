@@ -290,7 +290,6 @@ WRONG = [
     (["--length", "-3"], "length is at least 1, not -3"),
     (["--length", "32"], "has 1 to 31 vectors, not 32"),
     (["--init", "zeros"], "unknown start 'zeros': choose one of uniform, vocab, labels, text"),
-    (["--init", "text"], 'the start "text" needs a text'),
     (["--optimizer", "adagrad"], "unknown optimizer 'adagrad'"),
     (["--schedule", "none"], "unknown schedule 'none'"),
     (["--learning-rate", "nan"], "learning_rate is a positive number"),

@@ -57,7 +57,8 @@ def test_the_comparison_is_of_the_test_split(base, task, run):
     words = bag_of_words(task.train, task.test, 2)
     assert scores["bag_of_words"].correct == (words == task.test.labels).sum()
     assert scores["untuned"].correct == evaluate(base, None, task.test, task).correct
-    by_hand = replace(task, template=f"{task.instruction}\n\n{task.template}")
+    by_hand = replace(task, template=task.opening + task.template)
+    assert by_hand.template.startswith("Answer with one word.\n\n{text}")
     assert scores["written"].correct == evaluate(base, None, task.test, by_hand).correct
     assert scores["tuned"].accuracy == run.test_accuracy
     table = comparison_table(task, scores).splitlines()
@@ -84,7 +85,9 @@ def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
     run.cut = 3
     assert "which lost their beginning: 3" in tell(base, task, run, {})
     run.cut = 0
-    assert "prompt: 20 vectors from 'vocab'" in introduce(base, task, Settings())
+    assert "prompt: 20 vectors from 'vocab'\n" in introduce(base, task, Settings())
+    worded = introduce(base, task, Settings(method="text", text="Judge.\n"))
+    assert "prompt: 20 vectors from the words 'Judge.\\n'\n" in worded
 
 
 def many(total: int, classes: int, right: bool = True) -> tuple[Task, Evaluation]:

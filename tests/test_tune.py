@@ -17,7 +17,7 @@ from minipt.optim import OPTIMIZERS
 from minipt.prompt import init_prompt
 from minipt.tasks import Split, Task
 from minipt.text import Batch, Reading, encode
-from minipt.tune import Settings, tune
+from minipt.tune import SUITED, Settings, suited, tune
 from minipt.verbalizer import label_tokens
 from minipt.wiring import logits
 
@@ -301,10 +301,26 @@ def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):
         ({"optimizer": "adagrad"}, "unknown optimizer 'adagrad': choose one of adam"),
         ({"schedule": "step"}, "unknown schedule"),
         ({"method": "zeros"}, "unknown start 'zeros'"),
-        ({"method": "text"}, "needs a text"),
         ({"seed": -1}, "seed and warmup are 0 or more"),
     ],
 )
 def test_settings_that_make_no_sense(base, task, wrong, match):
     with pytest.raises(MiniptError, match=match):
         tune(base, task, **QUICK | wrong)
+
+
+def test_a_start_from_words_takes_the_instruction(base, task):
+    assert suited(base, task, method="text").text == f"{task.instruction}\n\n"
+    assert suited(base, task, method="text", text="a day").text == "a day"
+    assert suited(base, task).text is None
+    with pytest.raises(MiniptError, match="needs a text"):
+        tune(base, replace(task, instruction=""), **QUICK | {"method": "text"})
+
+
+def test_a_base_with_a_name_has_settings_of_its_own(base, task, monkeypatch):
+    monkeypatch.setitem(SUITED, base.name, {"method": "text", "steps": 7})
+    assert suited(base, task).method == "text"
+    assert suited(base, task).steps == 7
+    assert suited(base, task, steps=9, method="vocab") == Settings(steps=9)
+    wordless = replace(task, instruction="")
+    assert suited(base, wordless) == suited(base) == Settings(steps=7)
