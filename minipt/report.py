@@ -111,7 +111,9 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
 def introduce(base: Base, task: Task, settings: Settings) -> str:
     """What is about to happen: the task, the frozen base, the prompt."""
     config = base.config
-    start = f"the words {settings.text!r}" if settings.method == "text" else repr(settings.method)
+    start = repr(settings.method)
+    if settings.method == "text":
+        start = f"the words {shorten(settings.text.strip(), 60)!r}"
     return (
         f"{task.summary()}\n\n"
         f"base {base.name}: {base.size:,} parameters in {config.layers} layers of "
@@ -123,12 +125,12 @@ def introduce(base: Base, task: Task, settings: Settings) -> str:
 
 
 def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
-    """The whole result as text: the comparison, the counts, ten messages, the cost, the proof."""
+    """The result as text: comparison, counts, ten messages, how it was read, the cost, the proof."""
     parts = [comparison_table(task, scores)]
     if 0 < len(task.labels) <= MOST_CLASSES:
         parts.append(class_table(task, run.test))
     parts.append(message_table(task, run.test) if task.labels else response_table(base, task, run))
-    parts.append(account(base, run.prompt))
+    parts.append(f"read by: {run.reading}\n{account(base, run.prompt)}")
     if run.cut:
         parts.append(
             f"training texts too long for the base, which lost their beginning: {run.cut:,}"

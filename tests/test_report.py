@@ -87,7 +87,8 @@ def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
     run.cut = 0
     assert "prompt: 20 vectors from 'vocab'\n" in introduce(base, task, Settings())
     worded = introduce(base, task, Settings(method="text", text="Judge.\n"))
-    assert "prompt: 20 vectors from the words 'Judge.\\n'\n" in worded
+    assert "prompt: 20 vectors from the words 'Judge.'\n" in worded
+    assert f"read by: {run.reading}\n" in told
 
 
 def many(total: int, classes: int, right: bool = True) -> tuple[Task, Evaluation]:
