@@ -125,7 +125,7 @@ def introduce(base: Base, task: Task, settings: Settings) -> str:
 
 
 def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
-    """The result as text: comparison, counts, ten messages, how it was read, the cost, the proof."""
+    """The result as text: comparison, counts, ten messages, the way it was read, cost and proof."""
     parts = [comparison_table(task, scores)]
     if 0 < len(task.labels) <= MOST_CLASSES:
         parts.append(class_table(task, run.test))
