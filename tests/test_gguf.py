@@ -48,6 +48,23 @@ def test_the_tokenizer_is_the_same(base, tmp_path, text):
     assert loaded.decode(ids) == base.tokenizer.decode(ids)
 
 
+def test_tokens_that_a_user_defined_stand_for_themselves(base, tmp_path):
+    """As the special ones do, but they are written out."""
+    last = base.config.vocabulary - 1
+    kinds = [3] + [1] * (last - 1) + [4]
+    path = write(tmp_path / "small.gguf", base, **{"tokenizer.ggml.token_type": kinds})
+    loaded = load_base(path).tokenizer
+    assert loaded.id_to_token(last) == "Ġthe"
+    ids = loaded.encode("<|endoftext|>Ġthe end").ids
+    assert ids[:2] == [0, last] != base.tokenizer.encode("<|endoftext|>Ġthe end").ids[:2]
+    assert loaded.decode(ids) == " the end"
+
+
+def test_wavelengths_that_are_not_said_are_llamas(base, tmp_path):
+    path = write(tmp_path / "small.gguf", base, **{"llama.rope.freq_base": None})
+    assert load_base(path).config == replace(base.config, rotary_base=10000.0)
+
+
 def test_smollm_makes_each_digit_a_word(base, tmp_path):
     path = write(tmp_path / "small.gguf", base, **{"tokenizer.ggml.pre": "smollm"})
     pieces = load_base(path).tokenizer.pre_tokenizer.pre_tokenize_str("in 1984")
