@@ -82,7 +82,7 @@ SUITED = {
         "method": "text",
         "steps": 500,
         "learning_rate": 0.02,
-        "evaluate_every": 125,
+        "evaluate_every": 250,
     },
     "minilm": {
         "steps": 900,
