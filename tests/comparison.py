@@ -87,7 +87,8 @@ def worst_difference(base: Base, state: State, wiring: str) -> tuple[float, str]
             view = View(state, base.config, wiring, name)
             expected = view.cut(theirs[view.short], summed=kind == "gradient")
             found[f"{kind} {name}"] = compare(name, view.real(array), view.real(expected))
-    worst = max(found, key=found.get)
+    # `max` alone would pass over NaN, which no number is compared with.
+    worst = max(found, key=lambda where: np.nan_to_num(found[where], nan=np.inf))
     return found[worst], worst
 
 
