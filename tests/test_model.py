@@ -1,8 +1,10 @@
 """The whole step: both wirings, the exact savings, the trace, and a base that stays frozen."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
-from bases import LLAMA, random_base, random_batch, random_prompt
+from bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
 from minipt import model, ops
 from minipt import wiring as wiring_module
@@ -19,6 +21,7 @@ SIZES = [
     {"layers": 1, "channels": 3, "heads": 1},
     {"layers": 2, "channels": 8, "heads": 2},
     {"layers": 3, "channels": 12, "heads": 4, "vocabulary": 40},
+    {"layers": 1, "channels": 8, "heads": 2} | LLAMA,
     {"layers": 2, "channels": 16, "heads": 4, "key_value_heads": 1} | LLAMA,
     {"layers": 3, "channels": 24, "heads": 4, "key_value_heads": 2, "tied": False}
     | LLAMA
@@ -31,21 +34,32 @@ TEXTS = [
     ({"texts": 4, "tokens": 5, "choices": 3}, 4),
     ({"texts": 5, "tokens": 7, "middle": True}, 2),
 ]
+# One of each family, three layers deep; test_encoder.py has more of what is BERT's own.
+FAMILIES = {"gpt2": SIZES[2], "llama": SIZES[5]}
+FAMILIES["bert"] = SIZES[2] | BERT
+FAMILIES["encoder"] = FAMILIES["bert"] | {"head": None}
+STEPS = [(family, wiring) for family in ("gpt2", "llama") for wiring in WIRINGS]
+STEPS += [(family, "concatenated") for family in ("bert", "encoder")]
+OPS_OF = {"gpt2": {"layernorm", "gelu_dx"}, "llama": {"rmsnorm_dx", "silu_dx", "rotary_dx"}}
+OPS_OF |= {"bert": {"layernorm", "gelu_erf_dx"}, "encoder": {"mean_pool_dx", "normalize_dx"}}
 every_size = pytest.mark.parametrize("sizes", SIZES)
 every_text = pytest.mark.parametrize(("texts", "length"), TEXTS)
 every_wiring = pytest.mark.parametrize("wiring", WIRINGS)
+every_step = pytest.mark.parametrize(("family", "wiring"), STEPS)
 
 
 def make(
     sizes: dict, texts: dict, length: int, dtype: type = np.float64
 ) -> tuple[Base, SoftPrompt, Batch]:
     base = random_base(5, **sizes).astype(dtype)
+    if base.config.head is None:
+        texts = texts | {"choices": 3}
     return base, random_prompt(base, length), random_batch(base, **texts)
 
 
-def traced(dtype: type = np.float32, wiring: str = "shared") -> Trace:
+def traced(dtype: type = np.float32, wiring: str = "shared", family: str = "gpt2") -> Trace:
     trace = Trace()
-    loss_and_gradient(*make(SIZES[2], TEXTS[3][0], 2, dtype), trace, wiring)
+    loss_and_gradient(*make(FAMILIES[family], TEXTS[3][0], 2, dtype), trace, wiring)
     return trace
 
 
@@ -91,18 +105,35 @@ def test_padding_ids_change_no_bit(sizes, wiring):
     np.testing.assert_array_equal(logits(base, batch, prompt), logits(base, changed, prompt))
 
 
-@every_wiring
-def test_every_real_token_counts(wiring):
-    base, prompt, batch = make(SIZES[1], {"texts": 2, "tokens": 4}, 2)
+@every_step
+def test_every_real_token_counts(family, wiring):
+    base, prompt, batch = make(FAMILIES[family], {"texts": 2, "tokens": 4}, 2)
     loss, _ = loss_and_gradient(base, prompt, batch, wiring=wiring)
     real = np.argwhere(np.arange(4) < batch.lengths[:, None])
     assert len(real) > 4
     for b, t in real:
         ids = batch.ids.copy()
         ids[b, t] = (ids[b, t] + 1) % base.config.vocabulary
-        changed = Batch(ids, batch.lengths, batch.targets)
+        changed = Batch(ids, batch.lengths, batch.targets, batch.choices)
         other, _ = loss_and_gradient(base, prompt, changed, wiring=wiring)
         assert abs(other - loss) > 1e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_where_rows_read_ahead_does_a_text_change_what_the_prompt_computes(family):
+    base, prompt, batch = make(FAMILIES[family], {"texts": 1, "tokens": 4}, 2)
+    changed = batch.ids.copy()
+    changed[0, -1] = (changed[0, -1] + 1) % base.config.vocabulary
+    rows = []
+    for ids in (batch.ids, changed):
+        trace = Trace()
+        other = Batch(ids, batch.lengths, batch.targets, batch.choices)
+        loss_and_gradient(base, prompt, other, trace, "concatenated")
+        rows.append(trace["text.h1.out"][:, :2])  # (B, P, C)
+    if base.config.causal:
+        np.testing.assert_array_equal(*rows)
+    else:
+        assert np.abs(rows[0] - rows[1]).max(-1).min() > 1e-6
 
 
 @every_size
@@ -223,37 +254,51 @@ def test_the_shared_prompt_is_a_batch_of_one():
     assert {len(array) for array in prompts} == {1}
 
 
-def linear_rows(monkeypatch: pytest.MonkeyPatch, wiring: str) -> list[int]:
-    """How many rows each `linear_dx` of a step was given, in order."""
+# The rows of each `linear_dx` of a step, in order, where B = 3, T = 5, P = 2, in two layers: down,
+# up, out, key, value, query. Layer 0 of the concatenated wiring stops at the 6 rows that hold the
+# prompt, the shared wiring has nothing to do there for the text.
+ROWS = {
+    ("gpt2", "shared"): [
+        *[3, 3, 3, 15, 15, 3],
+        *[15, 15, 15, 0, 0, 0],
+        *[0, 0, 0, 2, 2, 0],
+        *[2, 2, 2, 2, 2, 2],
+    ],
+    ("gpt2", "concatenated"): [3, 3, 3, 21, 21, 3, 21, 21, 21, 6, 6, 6],
+    # With a gate: down, gate, up, out, key, value, query.
+    ("llama", "shared"): [
+        *[3, 3, 3, 3, 15, 15, 3],
+        *[15, 15, 15, 15, 0, 0, 0],
+        *[0, 0, 0, 0, 2, 2, 0],
+        *[2, 2, 2, 2, 2, 2, 2],
+    ],
+    ("llama", "concatenated"): [3, 3, 3, 3, 21, 21, 3, 21, 21, 21, 21, 6, 6, 6],
+    # First the masked-word head.
+    ("bert", "concatenated"): [3, 3, 3, 3, 21, 21, 3, 21, 21, 21, 6, 6, 6],
+    # The mean reads every row of the texts, and none of the prompt's.
+    ("encoder", "concatenated"): [15, 15, 15, 21, 21, 15, 21, 21, 21, 6, 6, 6],
+}
+
+
+@every_step
+def test_the_backward_computes_no_row_that_nobody_needs(family, wiring, monkeypatch):
     rows, original = [], ops.linear_dx
     monkeypatch.setattr(
         ops, "linear_dx", lambda dy, w: rows.append(dy.size // dy.shape[-1]) or original(dy, w)
     )
-    loss_and_gradient(*make(SIZES[1], {"texts": 3, "tokens": 5}, 2), wiring=wiring)
-    return rows
+    step = make(FAMILIES[family] | {"layers": 2}, {"texts": 3, "tokens": 5}, 2)
+    loss_and_gradient(*step, wiring=wiring)
+    assert rows == ROWS[family, wiring]
 
 
-def test_shared_backward_computes_no_row_that_nobody_needs(monkeypatch):
-    """B = 3, T = 5, P = 2; in each layer down, up, out, key, value, query."""
-    text = [3, 3, 3, 15, 15, 3, 15, 15, 15, 0, 0, 0]
-    prompt = [0, 0, 0, 2, 2, 0, 2, 2, 2, 2, 2, 2]
-    assert linear_rows(monkeypatch, "shared") == text + prompt
-
-
-def test_concatenated_backward_computes_no_row_that_nobody_needs(monkeypatch):
-    """B = 3, T = 5, P = 2: layer 0 stops at the 6 rows that hold the prompt."""
-    expected = [3, 3, 3, 21, 21, 3, 21, 21, 21, 6, 6, 6]
-    assert linear_rows(monkeypatch, "concatenated") == expected
-
-
-@every_wiring
-def test_no_parameters_gradient_is_computed(wiring, monkeypatch):
+@every_step
+def test_no_parameters_gradient_is_computed(family, wiring, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a frozen base has no gradient")
 
     for name in ("embedding_dw", "linear_dw", "layernorm_dw"):
         monkeypatch.setattr(ops, name, refuse)
-    loss_and_gradient(*make(SIZES[1], TEXTS[1][0], 2), wiring=wiring)
+    loss_and_gradient(*make(FAMILIES[family], TEXTS[1][0], 2), wiring=wiring)
 
 
 # The trace.
@@ -283,7 +328,8 @@ def test_a_step_stays_in_its_float_type(sizes, texts, length, wiring, dtype):
     assert {name: x.dtype for name, x in arrays.items() if x.dtype != dtype} == {}
 
 
-def test_no_array_of_float64_is_made_in_a_float32_step(monkeypatch):
+@every_step
+def test_no_array_of_float64_is_made_in_a_float32_step(family, wiring, monkeypatch):
     """Not only what the trace keeps: what every op takes and gives back."""
     seen = {}
     for name, op in list(vars(ops).items()):
@@ -303,77 +349,102 @@ def test_no_array_of_float64_is_made_in_a_float32_step(monkeypatch):
         for key, pair in table.items():
             named = tuple(getattr(ops, function.__name__) for function in pair)
             monkeypatch.setitem(table, key, named)
-    traced()
-    assert {"linear", "layernorm", "softmax", "softmax_dx", "gelu_dx"} <= seen.keys()
+    traced(wiring=wiring, family=family)
+    assert {"linear", "softmax", "softmax_dx"} | OPS_OF[family] <= seen.keys()
     assert {name: types for name, types in seen.items() if "float64" in types} == {}
 
 
-LAYER = ["ln1.xhat", "ln1.rstd", "ln1", "attn.key", "attn.value", "attn.query", "attn.scores"]
-LAYER += ["attn.weights", "attn.context", "attn.out", "middle", "ln2.xhat", "ln2.rstd", "ln2"]
-LAYER += ["mlp.up", "mlp.sigma", "mlp.active", "mlp.down", "out"]
-KEPT_FOR_BACKWARD = ("xhat", "rstd", "sigma")
+NORM = {at: [f"{at}.xhat", f"{at}.rstd", at] for at in ("ln1", "ln2", "final", "embedding.norm")}
+ATTENTION = [f"attn.{part}" for part in ("key", "value", "query", "scores", "weights", "context")]
+ATTENTION += ["attn.out", "middle"]
+MLP = ["mlp.up", "mlp.sigma", "mlp.active", "mlp.down", "out"]
+GATED_MLP = ["mlp.gate", "mlp.sigma", "mlp.up", "mlp.active", "mlp.product", "mlp.down", "out"]
+LAYER = {
+    "gpt2": [*NORM["ln1"], *ATTENTION, *NORM["ln2"], *MLP],
+    "llama": [*NORM["ln1"], *ATTENTION, *NORM["ln2"], *GATED_MLP],
+    "bert": [*ATTENTION, *NORM["ln1"], *MLP, *NORM["ln2"]],
+}
+LAYER["encoder"] = LAYER["bert"]
+BEFORE = {"gpt2": [], "llama": [], "bert": NORM["embedding.norm"]}
+BEFORE["encoder"] = BEFORE["bert"]
+AFTER = {"gpt2": NORM["final"], "llama": NORM["final"], "bert": [], "encoder": []}
+HEAD = {"gpt2": [], "llama": [], "encoder": ["text.pooled", "text.length"]}
+HEAD["bert"] = [f"text.head.{part}" for part in ("dense", "sigma", "active")]
+HEAD["bert"] += ["text.head.norm.xhat", "text.head.norm.rstd"]
+KEPT_FOR_BACKWARD = ("xhat", "rstd", "sigma", "length")
 
 
-def expected_names(streams: list[str]) -> list[str]:
+def expected_names(family: str, wiring: str) -> list[str]:
     names = ["prompt.vectors"]
-    for stream in streams:
+    for stream in ("prompt", "text") if wiring == "shared" else ("text",):
         names += ["text.embedding"] if stream == "text" else []
-        names += [f"{stream}.h{i}.{part}" for i in range(3) for part in LAYER]
-        names += [f"{stream}.final.xhat", f"{stream}.final.rstd", f"{stream}.final"]
+        layers = [f"h{i}.{part}" for i in range(3) for part in LAYER[family]]
+        names += [f"{stream}.{part}" for part in (*BEFORE[family], *layers, *AFTER[family])]
+    names += HEAD[family]
     return [*names, "text.features", "text.logits", "text.probabilities", "text.loss"]
 
 
-@pytest.mark.parametrize(
-    ("wiring", "streams"), [("shared", ["prompt", "text"]), ("concatenated", ["text"])]
-)
-def test_the_trace_has_every_activation_in_the_order_of_computation(wiring, streams):
-    assert list(traced(wiring=wiring).activations) == expected_names(streams)
+@every_step
+def test_the_trace_has_every_activation_in_the_order_of_computation(family, wiring):
+    names = list(traced(wiring=wiring, family=family).activations)
+    assert names == expected_names(family, wiring)
 
 
-@every_wiring
-def test_gradients_are_missing_only_where_nothing_needs_them(wiring):
+@every_step
+def test_gradients_are_missing_only_where_nothing_needs_them(family, wiring):
     """What only the backward uses has none, nor what lies below the text's layer 0."""
-    trace = traced(wiring=wiring)
-    below = {f"text.h0.{part}" for part in ("ln1", "attn.query", "attn.key", "attn.value")}
+    trace = traced(wiring=wiring, family=family)
+    below = {f"text.h0.attn.{part}" for part in ("query", "key", "value")}
     below |= {"text.embedding", "text.probabilities"}
+    below |= {"text.h0.ln1"} if family in ("gpt2", "llama") else {"text.embedding.norm"}
     missing = {name for name in trace.activations if name not in trace.gradients}
     assert {name for name in missing if not name.endswith(KEPT_FOR_BACKWARD)} == below
-    with pytest.raises(KeyError, match=r"text\.h0\.ln1 has no gradient"):
-        trace.grad("text.h0.ln1")
+    with pytest.raises(KeyError, match=r"text\.h0\.attn\.query has no gradient"):
+        trace.grad("text.h0.attn.query")
     with pytest.raises(KeyError):
         trace["text.h9.out"]
     assert "text.h9.out" not in trace
 
 
-@every_wiring
-def test_the_traced_gradients_follow_the_chain_rule(wiring):
+@every_step
+def test_the_traced_gradients_follow_the_chain_rule(family, wiring):
     """Where the rule is one line, the noted gradients obey it."""
-    trace = traced(np.float64, wiring)
+    trace = traced(np.float64, wiring, family)
     dlosses = trace.grad("text.loss")
     np.testing.assert_allclose(dlosses, 1 / 5)
     expected = trace["text.probabilities"].copy()
     np.testing.assert_allclose(trace.grad("text.logits").sum(1), 0, atol=1e-16)
     rows = trace.grad("text.logits") * 5 - expected
     np.testing.assert_allclose(rows.min(1), -1.0, rtol=1e-12)
-    np.testing.assert_array_equal(trace.grad("text.h2.out"), trace.grad("text.h2.mlp.down"))
-    np.testing.assert_array_equal(trace.grad("text.h2.middle"), trace.grad("text.h2.attn.out"))
-    for i in range(3):
-        at = f"text.h{i}.attn"
-        dscores = ops.softmax_dx(trace.grad(f"{at}.weights"), trace[f"{at}.weights"])
-        np.testing.assert_array_equal(trace.grad(f"{at}.scores"), dscores)
-
-
-@every_wiring
-def test_the_trace_is_not_overwritten_by_what_follows(wiring):
-    """The activations as the forward left them: gelu of what up says, weights of the scores."""
-    trace = traced(np.float64, wiring)
     for i in range(3):
         at = f"text.h{i}"
-        np.testing.assert_array_equal(trace[f"{at}.mlp.active"], ops.gelu(trace[f"{at}.mlp.up"])[0])
+        np.testing.assert_array_equal(trace.grad(f"{at}.out"), trace.grad(f"{at}.mlp.down"))
+        np.testing.assert_array_equal(trace.grad(f"{at}.middle"), trace.grad(f"{at}.attn.out"))
+        dscores = ops.softmax_dx(trace.grad(f"{at}.attn.weights"), trace[f"{at}.attn.weights"])
+        np.testing.assert_array_equal(trace.grad(f"{at}.attn.scores"), dscores)
+        if family == "llama":
+            dproduct = trace.grad(f"{at}.mlp.product")
+            for part, other in (("up", "active"), ("active", "up")):
+                expected = dproduct * trace[f"{at}.mlp.{other}"]
+                np.testing.assert_array_equal(trace.grad(f"{at}.mlp.{part}"), expected)
+
+
+@every_step
+def test_the_trace_is_not_overwritten_by_what_follows(family, wiring):
+    """The activations as the forward left them: gelu of what up says, weights of the scores."""
+    trace, config = traced(np.float64, wiring, family), random_base(0, **FAMILIES[family]).config
+    for i in range(3):
+        at = f"text.h{i}"
+        bent = trace[f"{at}.mlp.gate" if config.gated else f"{at}.mlp.up"]
+        active, _ = model.ACTIVATIONS[config.activation][0](bent)
+        np.testing.assert_array_equal(trace[f"{at}.mlp.active"], active)
+        if config.gated:
+            product = active * trace[f"{at}.mlp.up"]
+            np.testing.assert_array_equal(trace[f"{at}.mlp.product"], product)
         weights = ops.softmax(trace[f"{at}.attn.scores"])
         np.testing.assert_array_equal(trace[f"{at}.attn.weights"], weights)
-        out = trace[f"{at}.middle"] + trace[f"{at}.mlp.down"]
-        np.testing.assert_array_equal(trace[f"{at}.out"], out)
+        skipped = trace[f"{at}.middle" if config.norm_first else f"{at}.ln1"]
+        np.testing.assert_array_equal(trace[f"{at}.out"], skipped + trace[f"{at}.mlp.down"])
 
 
 @every_size
@@ -460,15 +531,16 @@ def test_the_fingerprint_is_of_the_numbers_alone():
     assert len(base.fingerprint) == 64
 
 
-@every_wiring
-def test_a_step_leaves_the_base_the_prompt_and_the_batch_as_they_were(wiring):
-    base, prompt, batch = make(SIZES[1], TEXTS[2][0], 2, np.float32)
-    fingerprint, vectors, ids = base.fingerprint, prompt.vectors.copy(), batch.ids.copy()
+@every_step
+def test_a_step_leaves_the_base_the_prompt_and_the_batch_as_they_were(family, wiring):
+    base, prompt, batch = make(FAMILIES[family], TEXTS[2][0], 2, np.float32)
+    fingerprint, vectors, before = base.fingerprint, prompt.vectors.copy(), deepcopy(vars(batch))
     loss_and_gradient(base, prompt, batch, wiring=wiring)
     logits(base, batch, prompt)
     assert base.fingerprint == fingerprint
     np.testing.assert_array_equal(prompt.vectors, vectors)
-    np.testing.assert_array_equal(batch.ids, ids)
+    for name, array in before.items():
+        np.testing.assert_array_equal(getattr(batch, name), array, err_msg=name)
 
 
 def test_a_base_in_another_float_type_has_the_same_numbers_and_is_frozen_too():
