@@ -143,9 +143,18 @@ def test_gelu_by_erf_is_x_times_the_normal_distribution():
     x = np.linspace(-12.0, 12.0, 20_001)
     y, phi = ops.gelu_erf(x)
     expected = np.array([0.5 * math.erfc(-one / 2.0**0.5) for one in x])
-    np.testing.assert_allclose(phi, expected, rtol=0, atol=4e-13)
-    np.testing.assert_allclose(y, x * expected, rtol=0, atol=4e-12)
+    np.testing.assert_allclose(phi, expected, rtol=0, atol=2e-13)
+    np.testing.assert_allclose(y, x * expected, rtol=0, atol=2e-13)
     assert np.isnan(ops.gelu_erf(np.array([np.nan]))[0]).all()
+
+
+def test_gelu_by_erf_keeps_the_precision_of_float32():
+    """Just below 1 its numbers lie 6e-8 apart."""
+    x = np.linspace(-10.0, 10.0, 20_001).astype(np.float32)
+    y, phi = ops.gelu_erf(x)
+    expected = np.array([0.5 * math.erfc(-one / 2.0**0.5) for one in x.tolist()])
+    np.testing.assert_allclose(phi, expected, rtol=0, atol=1.2e-7)
+    np.testing.assert_allclose(y, x * expected, rtol=1.2e-7, atol=1.2e-7)
 
 
 def test_silu_is_x_times_the_logistic_function():
@@ -174,7 +183,19 @@ def test_rotary_turns_each_pair_at_its_own_pace():
     y = ops.rotary(x, cos, sin)
     np.testing.assert_allclose(y[..., :4], as_complex.real, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(y[..., 4:], as_complex.imag, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(np.vecdot(y, y), np.vecdot(x, x), rtol=1e-13)
     np.testing.assert_allclose(ops.rotary_dx(y, cos, sin), x, rtol=1e-12, atol=1e-14)
+
+
+def test_late_positions_are_turned_as_precisely_as_early_ones():
+    """In float32 the last angle would be wrong by 4e-3: only its cosine and sine are rounded."""
+    late = np.array([8191, 131_071])
+    for narrow, wide in zip(
+        ops.rotary_turns(late, 64, 10_000.0, np.float32),
+        ops.rotary_turns(late, 64, 10_000.0, np.float64),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(narrow, wide.astype(np.float32))
 
 
 def test_a_turned_product_depends_on_the_distance_only():

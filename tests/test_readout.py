@@ -6,7 +6,7 @@ from bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
 from minipt import ops
 from minipt.gradcheck import check_gradient, compare
-from minipt.readout import TEMPERATURE, choice_vectors, readout, readout_dx, rows_to_read
+from minipt.readout import choice_vectors, readout, readout_dx, rows_to_read
 from minipt.text import Batch
 from minipt.trace import Trace
 from minipt.wiring import loss_and_gradient
@@ -94,8 +94,32 @@ def test_without_a_head_it_is_the_cosine_to_the_mean_of_the_real_rows():
     base, batch, hidden = case("none", vectors=True)
     for b, length in enumerate(batch.lengths):
         mean = hidden[b, :length].mean(0)
-        expected = batch.choices @ mean / np.linalg.norm(mean) / TEMPERATURE
+        expected = 20.0 * batch.choices @ mean / np.linalg.norm(mean)
         assert compare("logits", readout(base, hidden, batch, Trace())[b], expected) < 1e-13
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("head", HEADS)
+def test_vectors_of_another_float_type_are_taken_in_the_bases(head, dtype):
+    base, batch, hidden = case(head, vectors=True)
+    logits = readout(base.astype(dtype), hidden.astype(dtype), batch, Trace())
+    assert logits.dtype == dtype
+    assert compare("logits", logits, readout(base, hidden, batch, Trace())) < 1e-5
+
+
+def test_of_several_answers_a_text_only_those_that_count_are_read():
+    base, _, hidden = case("language", vectors=False)
+    batch = Batch(np.ones((3, 5), int), [5, 2, 5], [[-1, 3], [1, 2], [-1, -1]])
+    hidden = np.concatenate([hidden, hidden + 1.0], 1)  # (B, R = 2, C)
+    trace = Trace()
+    logits = readout(base, hidden, batch, trace)  # (N = 3, V)
+    counted = hidden[[0, 1, 1], [1, 0, 1]]
+    assert compare("logits", logits, counted @ base.params["token.table"].T) < 1e-14
+    dlogits = np.random.default_rng(3).standard_normal(logits.shape)
+    dhidden = readout_dx(base, dlogits, batch, trace)
+    expected = np.zeros_like(hidden)
+    expected[[0, 1, 1], [1, 0, 1]] = dlogits @ base.params["token.table"]
+    assert compare("dhidden", dhidden, expected) < 1e-14
 
 
 def test_which_rows_are_read():

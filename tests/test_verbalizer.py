@@ -7,7 +7,10 @@ from tokenizers import AddedToken, processors
 
 from minipt.base import Base
 from minipt.errors import MiniptError
+from minipt.gradcheck import compare
+from minipt.model import forward
 from minipt.text import batches, encode
+from minipt.trace import Untraced
 from minipt.verbalizer import embed, label_tokens, make_reading
 
 WORDS = (" good", " bad")
@@ -37,9 +40,19 @@ def test_a_decoder_answers_with_the_first_token_of_each_word():
     assert reading.how == "the language model's head at the text's end"
 
 
-def test_words_that_begin_alike_are_refused():
+@pytest.mark.parametrize("fields", [{}, {"mask": True} | BERT])
+def test_words_that_begin_alike_are_refused(fields):
     with pytest.raises(MiniptError, match="' good' and ' good day' begin with the same token"):
-        label_tokens(make(), (" good", " good day"))
+        make_reading(make(**fields), "{text}", (" bad", " good", " good day"))
+
+
+def test_sentences_may_begin_alike():
+    base = make(**BERT | {"head": None})
+    reading = make_reading(base, "{text}", (" good", " good day"))
+    assert compare("the two", *reading.choices) > 1e-3
+
+
+def test_a_word_without_tokens_is_refused():
     with pytest.raises(MiniptError, match="'' has no tokens"):
         label_tokens(make(), ("",))
 
@@ -62,9 +75,10 @@ def test_a_masked_base_answers_at_the_mask(template, asked):
         assert read.tolist() == [base.tokenizer.token_to_id("[MASK]")] * 2
 
 
-def test_a_masked_base_whose_tokenizer_has_no_mask_is_refused():
+@pytest.mark.parametrize("base", [make(**BERT), random_base(0, **BERT)])
+def test_a_masked_base_whose_tokenizer_has_no_mask_is_refused(base):
     with pytest.raises(MiniptError, match=r"has no token \[MASK\]"):
-        make_reading(make(**BERT), "{text}", WORDS)
+        make_reading(base, "{text}", WORDS)
 
 
 def test_a_base_without_a_head_compares_with_its_own_sentences():
@@ -76,6 +90,18 @@ def test_a_base_without_a_head_compares_with_its_own_sentences():
         reading.choices, embed(base, ["Sentiment: good", "Sentiment: bad"])
     )
     np.testing.assert_allclose(np.linalg.norm(reading.choices, axis=1), 1.0, rtol=1e-6)
+
+
+def test_an_embedding_has_the_direction_of_the_mean_hidden_state():
+    base = make(**BERT | {"head": None})
+    ids = base.tokenizer.encode("a good day").ids
+    assert ids[0] == base.tokenizer.token_to_id("[CLS]")
+    p, every = base.params, np.arange(len(ids))[None]
+    x = p["token.table"][ids] + p["position.table"][: len(ids)] + p["segment.table"][0]  # (T, C)
+    lengths = np.array([len(ids)])
+    hidden, _ = forward(base, x[None], Untraced(), "text", every, lengths=lengths)  # (1, T, C)
+    mean = hidden[0].mean(0)
+    assert compare("embedding", embed(base, ["a good day"])[0], mean / np.linalg.norm(mean)) < 1e-6
 
 
 def test_an_embedding_does_not_depend_on_its_neighbours():
