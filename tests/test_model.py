@@ -1,6 +1,7 @@
 """The whole step: both wirings, the exact savings, the trace, and a base that stays frozen."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from minipt import wiring as wiring_module
 from minipt.base import Base, parameter_shapes
 from minipt.errors import MiniptError
 from minipt.gradcheck import check_gradient, compare
-from minipt.model import causal_mask
+from minipt.model import causal_mask, padding_mask
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
 from minipt.trace import Cache, Trace
@@ -226,6 +227,21 @@ def test_every_parameter_changes_the_answer(sizes):
         }
         other = Base(base.name, base.config, params, None)
         assert abs(loss_and_gradient(other, prompt, batch)[0] - loss) > 1e-9, name
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "value"),
+    [(family, "epsilon", 0.1) for family in FAMILIES]
+    + [(family, "heads", 2) for family in ("gpt2", "bert", "encoder")]
+    + [(family, "activation", "gelu") for family in ("gpt2", "llama")]
+    + [("gpt2", "causal", False), ("llama", "rotary_base", 100.0), ("bert", "causal", True)],
+)
+def test_every_setting_that_no_parameter_shows_changes_the_answer(family, field, value):
+    base, prompt, batch = make(FAMILIES[family], {"texts": 2, "tokens": 4}, 2)
+    other = Base(base.name, replace(base.config, **{field: value}), base.params, None)
+    loss, _ = loss_and_gradient(base, prompt, batch)
+    assert parameter_shapes(other.config) == parameter_shapes(base.config)
+    assert abs(loss_and_gradient(other, prompt, batch)[0] - loss) > 1e-6
 
 
 # The three exact savings.
@@ -499,6 +515,12 @@ def test_the_causal_mask_hides_what_comes_later():
     np.testing.assert_array_equal(causal_mask(3, np.dtype("f4")), np.array(expected, np.float32))
 
 
+def test_the_padding_mask_hides_what_stands_behind_each_text():
+    mask = padding_mask(np.array([3, 1]), 3, np.dtype("f4"))
+    expected = [[[[0, 0, 0]]], [[[0, -np.inf, -np.inf]]]]
+    np.testing.assert_array_equal(mask, np.array(expected, np.float32), strict=True)
+
+
 # Frozen.
 
 
@@ -518,7 +540,7 @@ def test_the_fingerprint_sees_every_parameter_and_the_config():
         changed = array.copy()
         changed.reshape(-1).view(np.uint32)[-1] ^= 1
         prints.add(Base("b", base.config, base.params | {name: changed}, None).fingerprint)
-    config = type(base.config)(**vars(base.config) | {"epsilon": 1e-6})
+    config = replace(base.config, epsilon=1e-6)
     prints.add(Base("b", config, base.params, None).fingerprint)
     assert len(prints) == len(base.params) + 2
 
@@ -533,7 +555,7 @@ def test_the_fingerprint_is_of_the_numbers_alone():
 
 @every_step
 def test_a_step_leaves_the_base_the_prompt_and_the_batch_as_they_were(family, wiring):
-    base, prompt, batch = make(FAMILIES[family], TEXTS[2][0], 2, np.float32)
+    base, prompt, batch = make(FAMILIES[family], TEXTS[2][0] | {"middle": True}, 2, np.float32)
     fingerprint, vectors, before = base.fingerprint, prompt.vectors.copy(), deepcopy(vars(batch))
     loss_and_gradient(base, prompt, batch, wiring=wiring)
     logits(base, batch, prompt)
