@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=["sms-spam", "questions", "movie-reviews"])
     parser.add_argument("--base", default="tiny", help="a base's name or directory")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default: 3)")
-    parser.add_argument("--steps", type=int, default=1500, help="of 16 texts each (default: 1500)")
+    parser.add_argument("--steps", type=int, default=2000, help="of 16 texts each (default: 2000)")
+    rate = "of Adam (default: 1.0)"
+    parser.add_argument("--learning-rate", type=float, default=1.0, help=rate)
     parser.add_argument("--length", type=int, default=20, help="P (default: 20)")
     arguments = parser.parse_args()
     base = minipt.load_base(arguments.base)
@@ -31,7 +33,7 @@ def main() -> None:
         print(row(base, name, arguments), flush=True)
 
 
-def row(base: minipt.model.Base, name: str, arguments: argparse.Namespace) -> str:
+def row(base: minipt.base.Base, name: str, arguments: argparse.Namespace) -> str:
     """One task's figures as a row of a Markdown table."""
     task = minipt.load_task(name)
     test = task.test
@@ -43,6 +45,7 @@ def row(base: minipt.model.Base, name: str, arguments: argparse.Namespace) -> st
             task,
             length=arguments.length,
             steps=arguments.steps,
+            learning_rate=arguments.learning_rate,
             evaluate_every=100,
             seed=seed,
         ).test_accuracy
