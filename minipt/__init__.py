@@ -1,7 +1,7 @@
 """Prompt tuning by hand: a frozen transformer in NumPy and the vectors in front of the text.
 
 Read the modules in this order: `ops`, `trace`; `base`, `model`, `text`, `prompt`, `readout`,
-`wiring`; `verbalizer`, `responses`, `generate`; `optim`, `evaluate`, `tune`, `gradcheck`; `fetch`,
+`wiring`; `verbalizer`, `generate`, `responses`; `optim`, `evaluate`, `tune`, `gradcheck`; `fetch`,
 `families`, `gguf_file`, `bases`, `checkpoint`; `tasks`, `datasets`, `baseline`; `adapter`, `store`,
 `plot`, `report`, `xray`, `doctor`, `cli`. Each one's docstring says what comes in, what goes out
 and where the story continues. `errors` and `files` are small and serve all. The names

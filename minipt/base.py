@@ -113,7 +113,7 @@ class Base:
     """A frozen language model: its sizes, its numbers, its tokenizer.
 
     params: dict from the names of `parameter_shapes` to arrays, float32, made read-only here, so
-    that a write anywhere raises ValueError. tokenizer: None for a base that computes with ids only.
+    that a write to any raises ValueError. tokenizer: None for a base that computes with ids only.
     """
 
     name: str

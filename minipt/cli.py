@@ -49,6 +49,7 @@ DEFAULT_TASK = "sms-spam"
 # What is too hard for the tiny base and not for these.
 HARDER_TASK = "movie-reviews"
 STRONGER_BASES = ("minilm", "smollm2-135m")
+PROMPTS_OWN = "the one that the prompt was made for"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 # A model may write anything, and a terminal obeys control characters.
 CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -183,10 +184,10 @@ def _add_setting(add, flag: str, field: str, kind: type, meaning: str) -> None:
     add(flag, dest=field, type=kind, help=meaning + shown)
 
 
-def _add_base(add, default: str | None = NAMES[0]) -> None:
-    shown = f" (default: {default or 'the one that the prompt was made for'})"
+def _add_base(add, default: str | None = NAMES[0], otherwise: str = PROMPTS_OWN) -> None:
     meaning = "the language model: a name of `minipt bases`, a directory, a .gguf file or a hub id"
-    add("--base", default=default, metavar="BASE", help=meaning + shown)
+    meaning += f" (default: {default or otherwise})"
+    add("--base", default=default, metavar="BASE", help=meaning)
 
 
 def _add_predict(commands) -> None:
@@ -238,7 +239,7 @@ def _add_xray(commands) -> None:
     add("text", metavar="TEXT")
     add("--run", type=Path, help="begin with this run's prompt (default: with a fresh one)")
     add("--task", help="without --run: whose labels to use (default: as for tune)")
-    _add_base(add, None)
+    _add_base(add, None, f"{NAMES[0]}, or with --run the one that its prompt was made for")
     add("--label", help="the right answer (default: the one that the prompt finds least likely)")
     add("--save", type=Path, metavar="PAGE.png", help="draw the step on one page")
     add("--json", action="store_true", help="print one JSON object")

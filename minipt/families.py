@@ -34,8 +34,8 @@ class Family:
     field, the file's key. known: for each key the values that `model.py` computes, the first being
     the one that a missing key means. trunk: the prefix of all tensors but the head's, absent in
     files saved without a head. skipped: parts of names of tensors that no one reads. places: the
-    tensors of a config's parameters, without the prefix. synonyms: other names of keys, which
-    transformers prefers where a file has both.
+    tensors of a config's parameters, without the prefix. defaults: what a missing size or switch
+    means. synonyms: other names of keys, which transformers prefers where a file has both.
     """
 
     architecture: str

@@ -5,9 +5,10 @@ it on an op of your own:
 
 >>> x = np.random.default_rng(0).standard_normal((3, 4))
 >>> dy = np.ones((3, 4))
->>> check_gradient(lambda x: (dy * x**3).sum(), x, dy * 3 * x**2)    # about 1e-10
+>>> check_gradient(lambda x: (dy * x**3).sum(), x, dy * 3 * x**2)    # below 1e-10
 
-The tests hold every op and the whole step to it.
+The tests hold every op and the whole step to it. The story continues in `fetch.py`, where the
+weights and texts come from.
 """
 
 from collections.abc import Callable

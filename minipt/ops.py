@@ -9,8 +9,8 @@ The story continues in `trace.py`, where the arrays get their names, and in `mod
 ops become a transformer.
 
 Shapes: B texts, T tokens, P prompt vectors (the past), R rows that ask, C channels, H heads, of
-which Hkv have keys and values, D = C / H channels a head, V vocabulary, K choices, N any number of
-rows. `(..., C)` is any number of leading axes.
+which Hkv have keys and values, D = C / H channels a head, S columns of scores, P + T of them in
+attention, V vocabulary, K choices, N any number of rows. `(..., C)` is any number of leading axes.
 """
 
 import math
@@ -522,7 +522,7 @@ def _normal_distribution(x: Array) -> Array:
     """Φ(x), continued from the nearest node n by Taylor: with d = x - n, Φ + slope d (1 - n d / 2).
 
     NumPy has no error function. The third derivative is at most 0.4, so that what is left out is
-    below 0.4 d³ / 6 = 2e-13; beyond the last node it is below 1e-16.
+    below 0.4 d³ / 6 = 1.3e-13; beyond the last node it is below 1e-16.
     """
     phi, slope = _normal_table(x.dtype.type)
     x = np.clip(x, -NORMAL_END, NORMAL_END)

@@ -2,7 +2,8 @@
 
 In: a frozen `Base` and a way to begin. Out: a `SoftPrompt`, the only thing that training changes.
 Lester, Al-Rfou and Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning",
-section 2. The story continues in `wiring.py`, which puts the vectors in front of a text.
+section 2. The story continues in `readout.py`, which makes an answer of hidden states, and in
+`wiring.py`, which puts the vectors in front of a text.
 """
 
 import hashlib
@@ -223,8 +224,9 @@ def init_prompt(
 def _draw_frequent(base: Base, count: int, rng: np.random.Generator) -> np.ndarray:
     """Token ids without repetition, as far as there are enough. (count,)
 
-    A vocabulary's ids are in the order in which they were made, the most frequent first, so that
-    low ids are frequent tokens; a vocabulary of fewer than 5,000 counts as frequent as a whole.
+    Behind its single characters or bytes, a vocabulary's ids are in the order in which they were
+    made, the more frequent first, so that low ids are characters and frequent words or parts of
+    them; a vocabulary of fewer than 5,000 counts as frequent as a whole.
     Special tokens and BERT's places for future ones are left out.
     """
     left_out = set()

@@ -6,8 +6,8 @@ are three ways, by what the base has for a head, and all end in the same product
 - "language": the row at the text's end predicts the next token, and the choices are token ids, rows
   of the output matrix (the verbalizer of Schick & Schütze 2021, section 3);
 - "masked": the row at the mask does, after a small map of its own (Devlin et al. 2019);
-- None, an encoder that only embeds: the mean of all rows, at length 1, is compared by cosine with
-  the choices, which are vectors (K, C), the embeddings of sentences (Reimers & Gurevych 2019).
+- None, an encoder that only embeds: the mean of the text's rows, at length 1, is compared by cosine
+  with the choices, which are vectors (K, C), embeddings of sentences (Reimers & Gurevych 2019).
 
 Choices that are vectors are possible with any head: that is a linear head beside the prompt. The
 story continues in `wiring.py`.

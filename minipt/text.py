@@ -102,7 +102,7 @@ def encode(
     A base that is not causal gets its special tokens around each text, such as [CLS] and [SEP]. A
     text of more than `room` tokens loses its beginning, so that the words next to the answer stay.
     Raises MiniptError for no room at all, a base without a tokenizer, a template without "{text}"
-    and a text that has no tokens.
+    and a text that, in the template, has no tokens.
     """
     special = not base.config.causal
     first = 1 if special else 0  # the first token stays even where the beginning goes

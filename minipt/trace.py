@@ -9,8 +9,8 @@ what the machine used. The story continues in `model.py`, which writes and reads
 import numpy as np
 
 WITHOUT_GRADIENT = (
-    "not all of its rows depend on the prompt, or it is an op's helper, such as rstd, which the "
-    "op's backward differentiates through in one formula"
+    "not all of its rows depend on the prompt, or none do, or it is an op's helper, such as rstd, "
+    "which the op's backward differentiates through in one formula"
 )
 
 
@@ -97,11 +97,6 @@ class Cache(Trace):
 
 class Untraced(Cache):
     """Keeps nothing: for a forward pass that no backward follows."""
-
-    def clear(self) -> None:
-        """Forget everything: a trace holds one step."""
-        self.activations.clear()
-        self.gradients.clear()
 
     def save(self, name: str, activation: np.ndarray) -> None:
         pass

@@ -4,14 +4,14 @@ In: a `Base`, a `SoftPrompt`, a `Batch`. Out: the loss and the gradient of the p
 
 The textbook wiring, "concatenated", puts the prompt in front of every text and runs B·(P+T) rows:
 
-    [vectors; text] (B, P+T, C) -> blocks -> hidden at the rows read (B, 1, C) -> loss
+    [vectors; text] (B, P+T, C) -> blocks -> hidden at the rows read (B, R, C) -> loss
 
 The "shared" wiring uses that a causal prompt never sees the text. It runs once, as a text of its
 own whose outputs nobody reads; what it leaves are its keys and values, which all B texts read:
 
-    vectors (1, P, C) -> blocks -> keys, values (H, P, D) a layer
+    vectors (1, P, C) -> blocks -> keys, values (Hkv, P, D) a layer
                                         | past
-              text (B, T, C) -> blocks -+-> hidden at the rows read (B, 1, C) -> loss
+              text (B, T, C) -> blocks -+-> hidden at the rows read (B, R, C) -> loss
 
 and on the way back the texts' gradients of those keys and values enter the prompt's own backward.
 A base that is not causal, such as BERT, knows only the textbook wiring: there the texts change what
