@@ -65,7 +65,7 @@ def _read_config(path: Path) -> dict:
         raise MiniptError(
             f"{path.parent} is no PEFT adapter: there is no {path.name} in it"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
         raise MiniptError(
             f"{path} is not what PEFT writes about an adapter ({error!r}): save the adapter again"
         ) from error

@@ -152,7 +152,7 @@ def _read_json(path: Path, missing: str) -> dict:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MiniptError(missing) from None
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise MiniptError(
             f"{path} is not a JSON object ({error}): fetch the model again"
         ) from error

@@ -24,7 +24,7 @@ from minipt.checkpoint import NAMES, load_base
 from minipt.datasets import load_task, task_names
 from minipt.doctor import examine, tell_bases, tell_health
 from minipt.errors import MiniptError
-from minipt.evaluate import evaluate
+from minipt.evaluate import encode_split, evaluate, read_task
 from minipt.files import complete_file
 from minipt.generate import LIMIT, generate
 from minipt.optim import OPTIMIZERS, SCHEDULES
@@ -49,6 +49,7 @@ DEFAULT_TASK = "sms-spam"
 # What is too hard for the tiny base and not for these.
 HARDER_TASK = "movie-reviews"
 STRONGER_BASES = ("minilm", "smollm2-135m")
+PAGES = (".png", ".pdf", ".svg")
 PROMPTS_OWN = "the one that the prompt was made for"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 # A model may write anything, and a terminal obeys control characters.
@@ -257,10 +258,10 @@ def _tune(chosen: argparse.Namespace) -> int:
     settings = suited(base, task, **given)
     directory = choose_directory(chosen.name, task.name, base.name, settings.seed, chosen.resume)
     again = f"`{_command_again(chosen, directory)}`"
-    say(introduce(base, task, settings), flush=True)
     try:
+        say(introduce(base, task, settings), flush=True)
         run = tune(base, task, checkpoint_path(directory), chosen.resume, **given)
-    except MiniptError:
+    except Exception:
         remove_empty(directory)
         raise
     except KeyboardInterrupt:  # while nothing is learnt, before or after
@@ -369,7 +370,12 @@ def _predict(chosen: argparse.Namespace) -> int:
         raise MiniptError("there is no text to answer: give one, or lines on standard input")
     if len(texts) < len(given):
         print(f"blank texts left out: {len(given) - len(texts)}", file=sys.stderr)
-    found = evaluate(base, prompt, Split(texts, np.zeros(len(texts), np.int64)))
+    split = Split(texts, np.zeros(len(texts), np.int64))
+    room = base.config.context - len(prompt.vectors)
+    _, _, cut = encode_split(base, read_task(base, prompt, split, None), split, room)
+    if cut:
+        print(f"texts too long for the base, which lost their beginning: {cut}", file=sys.stderr)
+    found = evaluate(base, prompt, split)
     labels = prompt.about["labels"]
     rows = [("answer", *labels, "text")]
     for text, probabilities in zip(texts, found.probabilities, strict=True):
@@ -427,6 +433,8 @@ def _readable(text: str) -> str:
 
 
 def _xray(chosen: argparse.Namespace) -> int:
+    if chosen.save and chosen.save.suffix.lower() not in PAGES:
+        raise MiniptError(f"a page is saved as {' or '.join(PAGES)}, which {chosen.save} is not")
     base, prompt = _choose_prompt(chosen)
     about = prompt.about
     labels = about["labels"]

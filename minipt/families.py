@@ -5,7 +5,7 @@ of this project's parameters the tensor that holds it. What `model.py` would com
 the file asks for is refused by the name of the setting. The story continues in `checkpoint.py`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from operator import index
 
@@ -55,7 +55,7 @@ def family_of(found: dict, where: str) -> Family:
     Raises MiniptError for any other model type.
     """
     model_type = found.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise MiniptError(
             f"{where} says model_type = {model_type!r}, which minipt does not compute; it knows "
             f"{', '.join(FAMILIES)}"
@@ -63,7 +63,7 @@ def family_of(found: dict, where: str) -> Family:
     return FAMILIES[model_type]
 
 
-def read_config(found: dict, names: Iterable[str], where: str) -> Config:
+def read_config(found: dict, names: Collection[str], where: str) -> Config:
     """The `Config` of a `config.json` and of the names of the tensors that came with it.
 
     Raises MiniptError for a setting that `model.py` does not compute, by its name, and for sizes
@@ -85,6 +85,11 @@ def read_config(found: dict, names: Iterable[str], where: str) -> Config:
         }
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise MiniptError(f"{where} lacks a size or has one that is no number ({error})") from error
+    if sizes["layers"] > len(names):
+        raise MiniptError(
+            f"{where} says {family.sizes['layers']} = {sizes['layers']}, more than the "
+            f"{len(names)} tensors beside it: fetch the model again"
+        )
     if sizes["hidden"] is None:
         sizes["hidden"] = 4 * sizes["channels"]
     if sizes.get("key_value_heads") == sizes["heads"]:

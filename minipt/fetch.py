@@ -51,7 +51,7 @@ def cache_directory() -> Path:
     `~/.cache/minipt`.
     """
     if chosen := os.environ.get("MINIPT_CACHE"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # Path's own raises for an unknown user
     if sys.platform == "win32":
         caches = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":

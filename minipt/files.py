@@ -25,7 +25,9 @@ NOT_WRITABLE = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.ENOENT,
     errno.ENOTDIR,
+    errno.EISDIR,
     errno.EEXIST,
     errno.ENOTEMPTY,
     errno.ENAMETOOLONG,
@@ -104,8 +106,8 @@ def read_tensors(
     except (SafetensorError, OSError, ValueError) as error:
         raise MiniptError(f"{path} is no {what}, or is truncated ({error}): {advice}") from error
     try:
-        return tensors, json.loads(metadata["minipt"])
-    except (KeyError, ValueError):
+        return tensors, dict(json.loads(metadata["minipt"]))
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise MiniptError(f"{path} is no {what} that minipt saved: {advice}") from None
 
 
@@ -125,6 +127,8 @@ def shipped(name: str) -> Path:
 
 
 def _name_beside(path: Path) -> Path:
+    if not path.name:
+        raise MiniptError(f"'{path}' names no file or directory to write: give it a name")
     # The name is kept as the ending, because writers such as matplotlib read the suffix.
     return path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
 

@@ -147,10 +147,16 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
         fingerprint, base_name = record["fingerprint"], record["base_name"]
     except KeyError as error:
         raise MiniptError(f"{path} is no prompt that minipt saved: it lacks {error}") from None
+    kinds = isinstance(about, dict), isinstance(fingerprint, str), isinstance(base_name, str)
+    if not all(kinds):
+        raise MiniptError(f"{path} is no prompt that minipt saved: make the prompt again")
     check_fits(path, vectors, fingerprint, base_name, base)
     head = tensors.get("head")
-    if head is not None and (head.ndim != 2 or head.shape[1] != base.config.channels):
-        raise MiniptError(f"{path} holds a head of shape {head.shape}: make the prompt again")
+    if head is not None:
+        if head.ndim != 2 or head.shape[1] != base.config.channels:
+            raise MiniptError(f"{path} holds a head of shape {head.shape}: make the prompt again")
+        if not np.isfinite(head).all():
+            raise MiniptError(f"{path} holds NaN or infinite numbers: make the prompt again")
     return SoftPrompt(vectors, fingerprint, base_name, about, head)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 PIXELS_PER_INCH = 150
+LONGEST_NAME = 60
 HISTORY = (
     "step",
     "loss",
@@ -47,8 +48,9 @@ def choose_directory(name: str | None, task: str, base: str, seed: int, resume: 
     interrupted last. Raises MiniptError for a name that is no plain file name or is taken, and
     where there is nothing to resume.
     """
-    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
-        raise MiniptError(f"a run's name is one plain word such as spam-2, not {name!r}")
+    plain = not name or (Path(name).name == name and name[0] != "." and len(name) <= LONGEST_NAME)
+    if name == "" or not plain:
+        raise MiniptError(f"a run's name is one plain word such as spam-2, not {name!r:.40}")
     stem = name or re.sub(r"[^\w.-]+", "-", f"{task}-{base}-{seed}")
     places = [RUNS / stem] if name else takewhile(_is_taken, _numbered(stem))
     if resume:

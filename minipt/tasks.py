@@ -315,7 +315,7 @@ def _read_json_lines(path: Path, first: str, second: str) -> list[Row]:
             found = json.loads(line)
             texts = (found[first], found[second])
             "".join(texts).encode()  # an escape such as \ud800 is half a character
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise MiniptError(
                 f"{path} has at line {number} no JSON object with the texts {first!r} and "
                 f"{second!r}: mend that line"

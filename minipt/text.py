@@ -140,7 +140,12 @@ def _tokenize(base: Base, texts: Sequence[str], special: bool) -> list[list[int]
         raise MiniptError(
             f"base {base.name!r} came without a tokenizer.json, so it cannot read text"
         )
-    encodings = base.tokenizer.encode_batch(texts, add_special_tokens=special)
+    try:
+        encodings = base.tokenizer.encode_batch(texts, add_special_tokens=special)
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise MiniptError(
+            f"the tokenizer of base {base.name!r} cannot read the text ({error}): fetch it again"
+        ) from error
     return [encoding.ids for encoding in encodings]
 
 

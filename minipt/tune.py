@@ -111,7 +111,9 @@ def suited(base: Base, task: Task | None = None, **settings: object) -> Settings
     if chosen.get("method") == "text" and not chosen.get("text"):
         if opening:
             chosen["text"] = opening
-        elif "method" not in settings:
+        elif "method" in settings:
+            raise MiniptError('the start "text" needs a text: give one, or choose another start')
+        else:
             del chosen["method"]
     return Settings(**chosen)
 
@@ -384,7 +386,7 @@ def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> 
         raise MiniptError("to resume, say which checkpoint to resume from")
     arrays, record = read_tensors(path, "checkpoint", "start without resuming")
     try:
-        found = record["identity"]
+        found = record["identity"]["settings"] | record["identity"]
         state.history = record["history"]
         state.best_step = record["best_step"]
         state.seconds = record["seconds"]
@@ -392,7 +394,7 @@ def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> 
         state.best = {name: arrays.pop(f"best.{name}") for name in state.best}
     except KeyError as error:
         raise MiniptError(f"{path} is no checkpoint: it lacks {error}; remove it") from None
-    for name, value in identity.items():
+    for name, value in (identity["settings"] | identity).items():
         if found.get(name) != value:
             raise MiniptError(
                 f"{path} belongs to a run with another {name}: resume with the same, or remove it"

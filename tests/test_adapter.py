@@ -288,7 +288,7 @@ def test_a_place_that_is_no_adapter_is_refused(base, tmp_path):
             minipt.from_peft(place, base)
 
 
-@pytest.mark.parametrize("junk", [b"", b"{half", b"[]", b"7", b"{}", b"\xff\xfe"])
+@pytest.mark.parametrize("junk", [b"", b"{half", b"[]", b"7", b"{}", b"\xff\xfe", 100_000 * b"["])
 def test_a_config_that_is_none_is_refused(base, adapter, junk):
     (adapter / CONFIG).write_bytes(junk)
     with pytest.raises(MiniptError, match="is not what PEFT writes about an adapter"):

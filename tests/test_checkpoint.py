@@ -191,6 +191,23 @@ def test_a_directory_without_a_config_is_refused(directory):
         load_base(directory)
 
 
+@pytest.mark.parametrize("config", ["[" * 100_000, None])
+def test_a_config_that_cannot_be_read_is_refused(directory, config):
+    (directory / "config.json").unlink()
+    if config is None:
+        (directory / "config.json").mkdir()
+    else:
+        (directory / "config.json").write_text(config)
+    with pytest.raises(MiniptError, match=r"config\.json is not a JSON object"):
+        load_base(directory)
+
+
+def test_more_layers_than_tensors_are_refused_at_once(directory):
+    change_config(directory, n_layer=1_000_000_000)
+    with pytest.raises(MiniptError, match=r"n_layer = 1000000000, more than the .* tensors"):
+        load_base(directory)
+
+
 def test_a_directory_without_weights_is_refused(directory):
     (directory / "model.safetensors").unlink()
     with pytest.raises(MiniptError, match=r"model has no model\.safetensors"):
@@ -214,6 +231,7 @@ def test_a_config_that_is_no_json_object_is_refused(directory, content):
     [
         ("model_type", "mistral"),
         ("model_type", None),
+        ("model_type", {}),
         ("activation_function", "relu"),
         ("activation_function", "gelu"),
         ("scale_attn_weights", False),

@@ -363,6 +363,22 @@ def test_arguments_that_make_no_sense(call, here, arguments, saved_base):
     assert left(here) == set()
 
 
+def test_predict_says_how_many_texts_were_cut(call, finished, saved_base):
+    long, short = "the film was good " * 99, "the film was good"
+    status, _, err = call("predict", finished, long, short, "--base", saved_base)
+    assert (status, err) == (0, "texts too long for the base, which lost their beginning: 1\n")
+
+
+def test_a_failure_that_no_one_foresaw_leaves_no_name_taken(call, job, here, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(cli, "introduce", fail)
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        call(*job)
+    assert left(here) == set()
+
+
 def test_an_unknown_task(call, here, saved_base):
     status, _, err = call("tune", "--task", "sms-spma", "--base", saved_base)
     assert status == 1
@@ -552,6 +568,8 @@ def test_xray_refuses(call, finished, here, saved_base):
         ),
         (("--run", finished, "--save", "nowhere/texts.csv/page.png"), 0, ""),
         (("--run", finished, "--save", "texts.csv/page.png"), 1, "cannot be written"),
+        (("--run", finished, "--save", "page"), 1, "saved as .png or .pdf or .svg"),
+        (("--run", finished, "--save", "page.xyz"), 1, "saved as .png or .pdf or .svg"),
         (("--run", "nowhere"), 1, "there is no prompt at nowhere"),
         (("--task", "nothing", "--base", saved_base), 1, "there is no task 'nothing'"),
         (("--run", finished, "--task", "toy"), 2, "leave --task out"),

@@ -343,6 +343,8 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_directory() == tmp_path / "local" / "minipt"
     monkeypatch.setenv("MINIPT_CACHE", str(tmp_path / "chosen"))
     assert cache_directory() == tmp_path / "chosen"
+    monkeypatch.setenv("MINIPT_CACHE", "~nobody-of-this-name/cache")
+    assert cache_directory() == Path("~nobody-of-this-name/cache")
 
 
 def test_directory_appears_only_when_complete(tmp_path):

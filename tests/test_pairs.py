@@ -139,6 +139,7 @@ BROKEN = [
     ("a.jsonl", ROW + b'{"prompt": "a", "response": 3}', "has at line 2 no JSON object"),
     ("a.jsonl", ROW + b'{"prompt": "\\ud800", "response": "b"}', "has at line 2 no JSON object"),
     ("a.jsonl", ROW + b'"prompt"', "has at line 2 no JSON object"),
+    ("a.jsonl", ROW + 100_000 * b"[", "has at line 2 no JSON object"),
     ("a.json", b"[\n" + ROW + b"]", "has at line 1 no JSON object"),
     ("a.jsonl", ROW + b'{"prompt": "\xe9", "response": "b"}', "is not UTF-8 at line 2"),
     (
@@ -489,6 +490,15 @@ def call(capsys, tmp_path, monkeypatch):
         return status, captured.out, captured.err
 
     return called
+
+
+def test_a_start_from_words_needs_words_where_there_is_no_instruction(call, saved_base, tmp_path):
+    status, _, err = call(
+        "tune", "--pairs", "verdicts.jsonl", "--base", saved_base, "--init", "text"
+    )
+    assert (status, err.count("\n")) == (1, 1)
+    assert 'the start "text" needs a text' in err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_commands(call, saved_base, tmp_path):

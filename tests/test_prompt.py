@@ -255,6 +255,23 @@ def test_metadata_that_is_no_json_is_refused(saved, base):
         load_prompt(saved, base)
 
 
+@pytest.mark.parametrize(
+    "record",
+    ["null", "[]", "3", '"x"', "[" * 100_000, '{"about": 1, "base_name": "", "fingerprint": ""}'],
+)
+def test_metadata_of_another_kind_is_refused(saved, base, record):
+    rewrite(saved, minipt=record)
+    with pytest.raises(MiniptError, match="is no prompt that minipt saved"):
+        load_prompt(saved, base)
+
+
+def test_a_head_that_is_not_finite_is_refused(saved, base):
+    head = np.full((2, 8), np.nan, np.float32)
+    rewrite(saved, {"prompt": np.zeros((4, 8), np.float32), "head": head})
+    with pytest.raises(MiniptError, match="holds NaN or infinite numbers"):
+        load_prompt(saved, base)
+
+
 @pytest.mark.parametrize("shape", [(4, 7), (8,), (0, 8), (1, 4, 8)])
 def test_vectors_of_another_shape_are_refused(saved, base, shape):
     rewrite(saved, {"prompt": np.zeros(shape, np.float32)})
@@ -293,3 +310,7 @@ def test_a_save_that_fails_leaves_what_was_there_and_nothing_else(saved, base, m
 def test_a_place_that_cannot_be_written_is_a_sentence(saved, base):
     with pytest.raises(MiniptError, match="cannot be written"):
         init_prompt(base, 4).save(saved / "inside-a-file.safetensors")
+    with pytest.raises(MiniptError, match="cannot be written"):
+        init_prompt(base, 4).save(saved.parent)
+    with pytest.raises(MiniptError, match="names no file"):
+        init_prompt(base, 4).save("")

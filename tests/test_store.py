@@ -74,7 +74,7 @@ def test_what_is_there_is_never_taken(here):
             choose(name)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "/a", "a/"])
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "/a", "a/", 300 * "x"])
 def test_names_that_are_no_name(name):
     with pytest.raises(MiniptError, match="one plain word"):
         choose(name)

@@ -1,5 +1,6 @@
 """From text to batches: what is cut, what is read, and that every text comes exactly once."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from bases import base_with_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from minipt.errors import MiniptError
 from minipt.text import Reading, batches, encode
@@ -31,6 +33,13 @@ def test_a_long_text_loses_its_beginning_and_is_counted(base):
     assert short.tolist() == ids_of(base, "the film was good\nKind:")
     assert long.tolist() == ids_of(base, "good " * 40 + "\nKind:")[-30:]
     assert cut == 1
+
+
+def test_a_tokenizer_without_its_own_unknown_token_is_a_sentence():
+    tokenizer = Tokenizer(models.WordLevel({"the": 0}, unk_token="[UNK]"))
+    base = replace(base_with_tokenizer(), tokenizer=tokenizer)
+    with pytest.raises(MiniptError, match="the tokenizer of base 'random-0' cannot read the text"):
+        encode(base, LINES, ["film"], room=30)
 
 
 def test_braces_in_a_text_are_only_braces(base):

@@ -266,7 +266,7 @@ def test_checkpoints_that_cannot_be_resumed(base, task, tmp_path):
     refused(base, task, None, "which checkpoint")
     refused(base, task, path, "there is no checkpoint")
     tune(base, task, path, **QUICK)
-    refused(base, task, path, "another settings", seed=9)
+    refused(base, task, path, "another seed", seed=9)
     fewer = replace(task, train=Split(task.train.texts[:8], task.train.labels[:8]))
     refused(base, fewer, path, "another task")
     refused(base_with_tokenizer(seed=4), task, path, "another base")
