@@ -25,7 +25,6 @@ NOT_WRITABLE = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
-    errno.ENOENT,
     errno.ENOTDIR,
     errno.EISDIR,
     errno.EEXIST,
