@@ -29,7 +29,8 @@ def test_what_is_written_is_what_is_read(base, tmp_path):
     assert loaded.config == base.config
     assert loaded.fingerprint == base.fingerprint
     batch = random_batch(base, 3, 6)
-    np.testing.assert_array_equal(logits(loaded, batch), logits(base, batch))
+    # The same numbers lie in another order in memory, and a processor's BLAS may add them in another.
+    assert compare("logits", logits(loaded, batch), logits(base, batch)) < 1e-5
 
 
 def test_a_file_that_changes_later_does_not_change_the_base(base, tmp_path):
