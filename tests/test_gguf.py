@@ -29,7 +29,7 @@ def test_what_is_written_is_what_is_read(base, tmp_path):
     assert loaded.config == base.config
     assert loaded.fingerprint == base.fingerprint
     batch = random_batch(base, 3, 6)
-    # The same numbers lie in another order in memory, and a processor's BLAS may add them in another.
+    # The same numbers lie in another order in memory, and BLAS may add them in another.
     assert compare("logits", logits(loaded, batch), logits(base, batch)) < 1e-5
 
 
