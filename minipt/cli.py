@@ -24,7 +24,7 @@ from minipt.checkpoint import NAMES, load_base
 from minipt.datasets import load_task, task_names
 from minipt.doctor import examine, tell_bases, tell_health
 from minipt.errors import MiniptError
-from minipt.evaluate import encode_split, evaluate, read_task
+from minipt.evaluate import evaluate
 from minipt.files import complete_file
 from minipt.generate import LIMIT, generate
 from minipt.optim import OPTIMIZERS, SCHEDULES
@@ -370,12 +370,10 @@ def _predict(chosen: argparse.Namespace) -> int:
         raise MiniptError("there is no text to answer: give one, or lines on standard input")
     if len(texts) < len(given):
         print(f"blank texts left out: {len(given) - len(texts)}", file=sys.stderr)
-    split = Split(texts, np.zeros(len(texts), np.int64))
-    room = base.config.context - len(prompt.vectors)
-    _, _, cut = encode_split(base, read_task(base, prompt, split, None), split, room)
-    if cut:
-        print(f"texts too long for the base, which lost their beginning: {cut}", file=sys.stderr)
-    found = evaluate(base, prompt, split)
+    found = evaluate(base, prompt, Split(texts, np.zeros(len(texts), np.int64)))
+    if found.cut:
+        notice = f"texts too long for the base, which lost their beginning: {found.cut}"
+        print(notice, file=sys.stderr)
     labels = prompt.about["labels"]
     rows = [("answer", *labels, "text")]
     for text, probabilities in zip(texts, found.probabilities, strict=True):

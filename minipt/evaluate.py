@@ -32,7 +32,7 @@ class Evaluation:
 
     right (N,): which texts were answered rightly; accuracy: their share. counts (K, K): how many
     texts of the row's class got the column's answer. probabilities (N, K), in the order of the
-    split's texts; loss: the mean cross-entropy in nats.
+    split's texts; loss: the mean cross-entropy in nats. cut: how many texts lost their beginning.
 
     Of responses, K is 0, and the loss is the mean of all tokens. A response is right if each of its
     tokens, the end included, is the likeliest after the right ones before it: these are exactly the
@@ -46,6 +46,7 @@ class Evaluation:
     right: np.ndarray
     counts: np.ndarray
     probabilities: np.ndarray
+    cut: int
 
 
 def evaluate(
@@ -60,7 +61,7 @@ def evaluate(
     """
     reading = read_task(base, prompt, split, task)
     room = base.config.context - (len(prompt.vectors) if prompt else 0)
-    token_rows, targets, _ = encode_split(base, reading, split, room)
+    token_rows, targets, cut = encode_split(base, reading, split, room)
     answer = answerer(base, prompt)
     N, K = len(token_rows), 0 if reading.choices is None else len(reading.choices)
     losses, right = np.zeros(N), np.ones(N, bool)  # of each text
@@ -86,6 +87,7 @@ def evaluate(
         right=right,
         counts=counts,
         probabilities=probabilities,
+        cut=cut,
     )
 
 

@@ -48,8 +48,8 @@ def choose_directory(name: str | None, task: str, base: str, seed: int, resume: 
     interrupted last. Raises MiniptError for a name that is no plain file name or is taken, and
     where there is nothing to resume.
     """
-    plain = not name or (Path(name).name == name and name[0] != "." and len(name) <= LONGEST_NAME)
-    if name == "" or not plain:
+    plain = name and Path(name).name == name and name[0] != "." and len(name) <= LONGEST_NAME
+    if name is not None and not plain:
         raise MiniptError(f"a run's name is one plain word such as spam-2, not {name!r:.40}")
     stem = name or re.sub(r"[^\w.-]+", "-", f"{task}-{base}-{seed}")
     places = [RUNS / stem] if name else takewhile(_is_taken, _numbered(stem))

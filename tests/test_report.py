@@ -103,7 +103,7 @@ def many(total: int, classes: int, right: bool = True) -> tuple[Task, Evaluation
     np.add.at(counts, (labels, answers), 1)
     correct = int(counts.trace())
     each = answers == labels
-    return task, Evaluation(correct / total, 0.1, correct, total, each, counts, probabilities)
+    return task, Evaluation(correct / total, 0.1, correct, total, each, counts, probabilities, 0)
 
 
 def test_counts_stand_at_the_row_of_the_class_and_the_column_of_the_answer():
