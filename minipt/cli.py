@@ -27,6 +27,7 @@ from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
 from minipt.files import complete_file
 from minipt.generate import LIMIT, generate
+from minipt.learn import Settings
 from minipt.optim import OPTIMIZERS, SCHEDULES
 from minipt.plot import draw_curves
 from minipt.prompt import METHODS, SoftPrompt, init_prompt, load_prompt
@@ -42,7 +43,7 @@ from minipt.store import (
     write_run,
 )
 from minipt.tasks import Split, Task, load_csv, load_pairs
-from minipt.tune import Run, Settings, suited, tune
+from minipt.tune import Run, suited, tune
 from minipt.xray import describe, page, take_step, tell_step
 
 DEFAULT_TASK = "sms-spam"

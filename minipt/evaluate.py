@@ -17,7 +17,7 @@ from minipt.responses import encode_responses, response_reading
 from minipt.tasks import Pairs, Split, Task
 from minipt.text import Reading, Targets, batches, encode
 from minipt.verbalizer import make_reading
-from minipt.wiring import answerer
+from minipt.wiring import Answer, answerer
 
 # Nothing is learnt from a text here, so a batch may be as large as the processor's cache likes.
 EVALUATION_BATCH = 32
@@ -61,8 +61,17 @@ def evaluate(
     """
     reading = read_task(base, prompt, split, task)
     room = base.config.context - (len(prompt.vectors) if prompt else 0)
+    return measure(base, answerer(base, prompt), reading, split, room)
+
+
+def measure(
+    base: Base, answer: Answer, reading: Reading, split: Split | Pairs, room: int
+) -> Evaluation:
+    """The same of whatever answers: a function from batches to logits (N, K).
+
+    room: the positions that are left to a text.
+    """
     token_rows, targets, cut = encode_split(base, reading, split, room)
-    answer = answerer(base, prompt)
     N, K = len(token_rows), 0 if reading.choices is None else len(reading.choices)
     losses, right = np.zeros(N), np.ones(N, bool)  # of each text
     counts, probabilities = np.zeros((K, K), np.int64), np.empty((N, K), base.dtype)

@@ -22,14 +22,14 @@ import numpy as np
 
 from minipt import ops
 from minipt.base import Base, Config
-from minipt.trace import Trace
+from minipt.trace import Gradients, Trace, add_gradient
 
 Past = list[tuple[np.ndarray, np.ndarray]]  # keys and values (Hkv, P, D) of each layer
 Turns = tuple[np.ndarray, np.ndarray]  # cosines and sines (T, D/2) of rotary positions
 
 NORMS = {
-    "layer": (ops.layernorm, ops.layernorm_dx),
-    "rms": (ops.rmsnorm, ops.rmsnorm_dx),
+    "layer": (ops.layernorm, ops.layernorm_dx, ops.layernorm_dw),
+    "rms": (ops.rmsnorm, ops.rmsnorm_dx, ops.rmsnorm_dw),
 }
 ACTIVATIONS = {
     "gelu_tanh": (ops.gelu, ops.gelu_dx),
@@ -44,6 +44,23 @@ def embed_tokens(base: Base, ids: np.ndarray, start: int) -> np.ndarray:
     ids (B, T) -> (B, T, C)
     """
     return _place(base, ops.embedding(ids, base.params["token.table"]), start)
+
+
+def embed_tokens_dw(
+    base: Base, dx: np.ndarray, ids: np.ndarray, start: int, gradients: Gradients
+) -> None:
+    """The gradients of the tables that `embed_tokens` read, of those that are wanted.
+
+    dx (B, T, C), ids (B, T)
+    """
+    table, T = base.params["token.table"], ids.shape[1]
+    if "token.table" in gradients:
+        add_gradient(gradients, "token.table", ops.embedding_dw(dx, ids, len(table)))
+    places = {"position.table": np.arange(start, start + T), "segment.table": np.zeros(T, int)}
+    for name, rows in places.items():
+        if name in gradients:
+            size = len(base.params[name])
+            add_gradient(gradients, name, ops.embedding_dw(dx.sum(0)[None], rows[None], size))
 
 
 def embed_vectors(base: Base, vectors: np.ndarray) -> np.ndarray:
@@ -97,20 +114,25 @@ def backward(
     wanted: int,
     past: Past | None = None,
     dpresent: Past | None = None,
+    gradients: Gradients | None = None,
 ) -> tuple[np.ndarray, Past]:
-    """The way back through what `forward` left in the trace; no parameter's gradient is computed.
+    """The way back through what `forward` left in the trace.
+
+    A frozen base's parameters need no gradient, and none is computed; to train some of them, their
+    names are the keys of `gradients`, which is filled.
 
     dhidden (B, R, C); read and past as in `forward`; wanted the number N of leading rows of x whose
-    gradient is needed; dpresent the gradients of the keys and values that others read here
+    gradient is needed, all T with `gradients`; dpresent the gradients of the keys and values that
+    others read here
     -> dx (B, N, C), and the gradients of past's arrays
     """
-    config, outer = base.config, _Scope(base, trace, stream)
+    config, outer = base.config, _Scope(base, trace, stream, gradients=gradients)
     past = past or empty_past(config, dhidden.dtype)
     T = trace[f"{stream}.h0.attn.key"].shape[2]
     turns = _turns(config, past, T, dhidden.dtype)
     dx = outer.norm_dx("final", dhidden) if config.norm_first else dhidden  # (B, R, C)
     dpast = []
-    for i, scope in reversed(_layers(base, trace, stream)):
+    for i, scope in reversed(_layers(base, trace, stream, gradients)):
         dx = _mlp_dx(scope, dx)  # (B, R, C)
         dx, dpast_i = _attention_dx(
             scope,
@@ -301,8 +323,15 @@ class _Scope:
     `text.h3.mlp.up`. What is saved or noted is also returned, to be written where it is made.
     """
 
-    def __init__(self, base: Base, trace: Trace, stream: str, layer: str = "") -> None:
-        self.base, self.trace = base, trace
+    def __init__(
+        self,
+        base: Base,
+        trace: Trace,
+        stream: str,
+        layer: str = "",
+        gradients: Gradients | None = None,
+    ) -> None:
+        self.base, self.trace, self.gradients = base, trace, gradients or {}
         self.of_params, self.of_trace = layer, f"{stream}.{layer}"
         self.config = base.config
         # What goes through the activation.
@@ -327,10 +356,17 @@ class _Scope:
         return gradient
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
+        self.trace.save_input(self.of_trace + name, x)
         bias = self.base.params.get(f"{self.of_params}{name}.bias")
         return ops.linear(x, self.param(f"{name}.weight"), bias)
 
     def linear_dx(self, name: str, dy: np.ndarray) -> np.ndarray:
+        weight, bias = (f"{self.of_params}{name}.{part}" for part in ("weight", "bias"))
+        if weight in self.gradients:
+            x = self.trace.take_input(self.of_trace + name)
+            add_gradient(self.gradients, weight, ops.linear_dw(dy, x))
+        if bias in self.gradients:
+            add_gradient(self.gradients, bias, ops.linear_db(dy))
         return ops.linear_dx(dy, self.param(f"{name}.weight"))
 
     def heads(self, name: str, x: np.ndarray) -> np.ndarray:
@@ -358,12 +394,19 @@ class _Scope:
         N = dy.shape[1]
         if N == xhat.shape[1]:
             self.note_grad(name, dy)
-        norm_dx = NORMS[self.config.norm][1]
-        return norm_dx(dy, self.param(f"{name}.gain"), xhat[:, :N], rstd[:, :N])
+        _, norm_dx, norm_dw = NORMS[self.config.norm]
+        gain, bias = (f"{self.of_params}{name}.{part}" for part in ("gain", "bias"))
+        if gain in self.gradients or bias in self.gradients:
+            for weight, gradient in zip((gain, bias), norm_dw(dy, xhat[:, :N]), strict=False):
+                add_gradient(self.gradients, weight, gradient)
+        return norm_dx(dy, self.base.params[gain], xhat[:, :N], rstd[:, :N])
 
 
-def _layers(base: Base, trace: Trace, stream: str) -> list[tuple[int, _Scope]]:
-    return [(i, _Scope(base, trace, stream, f"h{i}.")) for i in range(base.config.layers)]
+def _layers(
+    base: Base, trace: Trace, stream: str, gradients: Gradients | None = None
+) -> list[tuple[int, _Scope]]:
+    layers = range(base.config.layers)
+    return [(i, _Scope(base, trace, stream, f"h{i}.", gradients)) for i in layers]
 
 
 def _take_rows(x: np.ndarray, read: np.ndarray | None) -> np.ndarray:

@@ -60,12 +60,20 @@ def linear_dx(dy: Array, weight: Array) -> Array:
     return (_rows(dy) @ weight.T).reshape(*dy.shape[:-1], weight.shape[0])
 
 
-def linear_dw(dy: Array, x: Array) -> tuple[Array, Array]:
-    """d y_j / d weight_ij = x_i and d y_j / d bias_j = 1, summed over every row that used them.
+def linear_dw(dy: Array, x: Array) -> Array:
+    """d y_j / d weight_ij = x_i, summed over every row that used it: dweight_ij = Σ x_i dy_j.
 
-    dy (..., J), x (..., I) -> dweight (I, J), dbias (J,)
+    dy (..., J), x (..., I) -> dweight (I, J)
     """
-    return _rows(x).T @ _rows(dy), _rows(dy).sum(0)
+    return _rows(x).T @ _rows(dy)
+
+
+def linear_db(dy: Array) -> Array:
+    """d y_j / d bias_j = 1, summed over every row that used it. No input is needed.
+
+    dy (..., J) -> dbias (J,)
+    """
+    return _rows(dy).sum(0)
 
 
 def layernorm(x: Array, gain: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
@@ -135,6 +143,14 @@ def rmsnorm_dx(dy: Array, gain: Array, xhat: Array, rstd: Array) -> Array:
     dx -= xhat * along
     dx *= rstd
     return dx
+
+
+def rmsnorm_dw(dy: Array, xhat: Array) -> tuple[Array]:
+    """y = gain xhat, so dgain = Σ dy xhat over all rows.
+
+    dy (..., C), xhat (..., C) -> dgain (C,), the only weights, as a tuple like `layernorm_dw`'s
+    """
+    return (_rows(dy * xhat).sum(0),)
 
 
 # GELU's tanh form: ½ (1 + tanh u) = σ(2u), with 2u = GELU_LINEAR x + GELU_CUBIC x³.

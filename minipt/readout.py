@@ -19,7 +19,7 @@ from minipt import ops
 from minipt.base import Base
 from minipt.model import ACTIVATIONS
 from minipt.text import Batch
-from minipt.trace import Trace
+from minipt.trace import Gradients, Trace, add_gradient
 
 # Cosines lie close together; divided by this they become logits (as sentence encoders are trained).
 TEMPERATURE = 0.05
@@ -50,25 +50,46 @@ def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.nd
     return logits
 
 
-def readout_dx(base: Base, dlogits: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+def readout_dx(
+    base: Base,
+    dlogits: np.ndarray,
+    batch: Batch,
+    trace: Trace,
+    gradients: Gradients | None = None,
+) -> np.ndarray:
     """logits = features tableᵀ, so dfeatures = dlogits table; then back to the rows.
 
+    gradients: as in `backward`, for a masked-word head's own map.
     dlogits (N, K) -> dhidden (B, R, C), zero where a row does not count
     """
     if base.config.head is None:
         dlogits = dlogits / TEMPERATURE
     dfeatures = dlogits @ choice_vectors(base, batch.choices)  # (N, C)
     trace.note_grad("text.features", dfeatures)
-    return _features_dx(base, dfeatures, batch, trace)
+    return _features_dx(base, dfeatures, batch, trace, gradients or {})
 
 
-def readout_dw(base: Base, dlogits: np.ndarray, trace: Trace) -> np.ndarray:
-    """The gradient of choices that are vectors, to train them: dtable = dlogitsᵀ features. (K, C)
+def readout_dw(
+    base: Base, dlogits: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients
+) -> None:
+    """The gradients of what features are compared with: dtable = dlogitsᵀ features.
 
-    Before `readout_dx`, which reads the features for the last time.
+    Of choices that are vectors as "choices" (K, C), of the rest under the parameters' names; those
+    that are wanted, before `readout_dx`, which reads the features for the last time.
     """
-    scale = 1.0 if base.config.head else 1.0 / TEMPERATURE
-    return scale * dlogits.T @ trace["text.features"]
+    if base.config.head is None:
+        dlogits = dlogits / TEMPERATURE
+    drows = dlogits.T @ trace["text.features"]  # (K, C)
+    if _are_vectors(batch.choices):
+        add_gradient(gradients, "choices", drows)
+        return
+    table = "token.table" if base.config.tied else "output.table"
+    rows = slice(None) if batch.choices is None else batch.choices
+    for name, of_rows in ((table, drows), ("head.bias", dlogits.sum(0))):
+        if name in gradients:
+            whole = np.zeros_like(base.params[name])
+            whole[rows] = of_rows
+            add_gradient(gradients, name, whole)
 
 
 def choice_vectors(base: Base, choices: np.ndarray | None) -> np.ndarray:
@@ -100,7 +121,9 @@ def _features(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.
     return embeddings(hidden, batch, trace)
 
 
-def _features_dx(base: Base, dfeatures: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+def _features_dx(
+    base: Base, dfeatures: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients
+) -> np.ndarray:
     """(N, C) -> (B, R, C)"""
     features = trace.take("text.features")
     if base.config.head is None:
@@ -108,7 +131,7 @@ def _features_dx(base: Base, dfeatures: np.ndarray, batch: Batch, trace: Trace) 
         trace.note_grad("text.pooled", dpooled)
         return ops.mean_pool_dx(dpooled, _real(batch, dpooled.dtype))
     if base.config.head == "masked":
-        dfeatures = _masked_head_dx(base, dfeatures, trace)
+        dfeatures = _masked_head_dx(base, dfeatures, trace, gradients)
     dhidden = np.zeros((*batch.counted.shape, dfeatures.shape[1]), dfeatures.dtype)  # (B, R, C)
     dhidden[batch.counted] = dfeatures
     return dhidden
@@ -117,6 +140,7 @@ def _features_dx(base: Base, dfeatures: np.ndarray, batch: Batch, trace: Trace) 
 def _masked_head(base: Base, rows: np.ndarray, trace: Trace) -> np.ndarray:
     """norm(activation(dense(rows))), as BERT was trained to guess a masked word. (N, C) -> same"""
     params = base.params
+    trace.save_input("text.head.dense", rows)
     dense = ops.linear(rows, params["head.dense.weight"], params["head.dense.bias"])
     trace.save("text.head.dense", dense)
     active, sigma = ACTIVATIONS[base.config.activation][0](dense)
@@ -129,7 +153,9 @@ def _masked_head(base: Base, rows: np.ndarray, trace: Trace) -> np.ndarray:
     return features
 
 
-def _masked_head_dx(base: Base, dfeatures: np.ndarray, trace: Trace) -> np.ndarray:
+def _masked_head_dx(
+    base: Base, dfeatures: np.ndarray, trace: Trace, gradients: Gradients
+) -> np.ndarray:
     params = base.params
     names = ("dense", "sigma", "norm.xhat", "norm.rstd")
     dense, sigma, xhat, rstd = (trace.take(f"text.head.{name}") for name in names)
@@ -137,6 +163,14 @@ def _masked_head_dx(base: Base, dfeatures: np.ndarray, trace: Trace) -> np.ndarr
     trace.note_grad("text.head.active", dactive)
     ddense = ACTIVATIONS[base.config.activation][1](dactive, dense, sigma)
     trace.note_grad("text.head.dense", ddense)
+    if gradients:
+        dgain, dbias = ops.layernorm_dw(dfeatures, xhat)
+        add_gradient(gradients, "head.norm.gain", dgain)
+        add_gradient(gradients, "head.norm.bias", dbias)
+        add_gradient(gradients, "head.dense.bias", ops.linear_db(ddense))
+    if "head.dense.weight" in gradients:
+        dweight = ops.linear_dw(ddense, trace.take_input("text.head.dense"))
+        add_gradient(gradients, "head.dense.weight", dweight)
     return ops.linear_dx(ddense, params["head.dense.weight"])
 
 

@@ -14,10 +14,11 @@ from minipt.base import Base
 from minipt.baseline import bag_of_words, confidence_interval
 from minipt.evaluate import Evaluation, evaluate
 from minipt.generate import write
+from minipt.learn import Settings
 from minipt.prompt import SoftPrompt, versions
 from minipt.responses import encode_responses
 from minipt.tasks import Task
-from minipt.tune import Run, Settings
+from minipt.tune import Run
 
 MESSAGES = 10
 MOST_CLASSES = 8  # a table of more would not fit a line

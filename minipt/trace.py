@@ -6,12 +6,17 @@ pass and for whoever wants to look. The trace *is* the backward's memory, so wha
 what the machine used. The story continues in `model.py`, which writes and reads it.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 WITHOUT_GRADIENT = (
     "not all of its rows depend on the prompt, or none do, or it is an op's helper, such as rstd, "
     "which the op's backward differentiates through in one formula"
 )
+
+# Gradients by name. As a wish its keys name what is wanted, each with None until it is filled.
+Gradients = dict[str, np.ndarray | None]
 
 
 class Trace:
@@ -26,6 +31,7 @@ class Trace:
     def __init__(self) -> None:
         self.activations: dict[str, np.ndarray] = {}
         self.gradients: dict[str, np.ndarray] = {}
+        self.inputs: dict[str, np.ndarray] = {}  # of linear maps, for the gradients of weights
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.activations[name]
@@ -64,6 +70,7 @@ class Trace:
         """Forget everything: a trace holds one step."""
         self.activations.clear()
         self.gradients.clear()
+        self.inputs.clear()
 
     def save(self, name: str, activation: np.ndarray) -> None:
         """Write an activation that the backward pass will read."""
@@ -81,6 +88,14 @@ class Trace:
         """Write a gradient under its activation's name."""
         self.gradients[name] = gradient
 
+    def save_input(self, name: str, x: np.ndarray) -> None:
+        """Keep what went into the linear map of this name: its weights' gradient needs it."""
+        self.inputs[name] = x
+
+    def take_input(self, name: str) -> np.ndarray:
+        """What `save_input` kept under this name, read for the last time."""
+        return self.inputs.pop(name)
+
 
 class Cache(Trace):
     """Keeps only what the backward pass needs, and only until it has read it: for training."""
@@ -94,12 +109,38 @@ class Cache(Trace):
     def note_grad(self, name: str, gradient: np.ndarray) -> None:
         pass
 
+    def save_input(self, name: str, x: np.ndarray) -> None:
+        pass
+
+
+class InputCache(Cache):
+    """A `Cache` that keeps the inputs of some linear maps too: for training their weights.
+
+    trained: names of parameters, such as "h3.mlp.up.weight".
+    """
+
+    def __init__(self, trained: Collection[str]) -> None:
+        super().__init__()
+        self.trained = trained
+
+    def save_input(self, name: str, x: np.ndarray) -> None:
+        _, _, linear = name.partition(".")  # without the stream
+        if f"{linear}.weight" in self.trained:
+            self.inputs[name] = x
+
 
 class Untraced(Cache):
     """Keeps nothing: for a forward pass that no backward follows."""
 
     def save(self, name: str, activation: np.ndarray) -> None:
         pass
+
+
+def add_gradient(gradients: Gradients, name: str, gradient: np.ndarray) -> None:
+    """Add to what is wanted under this name; what is not wanted is left alone."""
+    if name in gradients:
+        before = gradients[name]
+        gradients[name] = gradient if before is None else before + gradient
 
 
 def _mean_size(array: np.ndarray) -> float:

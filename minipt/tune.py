@@ -1,85 +1,25 @@
-"""Tuning: the step taken many times, and the best prompt kept.
+"""Prompt tuning: what learns is a prompt, in front of a base that does not.
 
 In: a frozen `Base` and a `Task`. Out: a `Run` with the prompt that did best on validation, the
-history of every step and the result on the test split, which nothing was chosen on. Long work can
-be interrupted: with a checkpoint it continues later with the same bits. The story continues in
-`store.py`, which keeps a run, and in `plot.py` and `report.py`, which make a picture and a page of
-it.
+history of every step and the result on the test split. The loop stands in `learn.py`. The story
+continues in `store.py`, which keeps a run, and in `plot.py` and `report.py`, which make a picture
+and a page of it.
 """
 
-import ctypes
-import hashlib
-import json
-import math
-import platform
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.evaluate import Evaluation, encode_split, evaluate, read_task
-from minipt.files import read_tensors, write_tensors
-from minipt.optim import OPTIMIZERS, SCHEDULES, Optimizer, clip_gradients, schedule
+from minipt.evaluate import Evaluation, read_task
+from minipt.learn import Arrays, Learner, Settings, learn
 from minipt.prompt import SoftPrompt, init_prompt
 from minipt.readout import choice_vectors
 from minipt.tasks import Task
-from minipt.text import Batch, Reading, Targets, batches
-from minipt.wiring import loss_and_gradient
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to tune; the defaults are those of the tiny base, `SUITED` has those of others.
-
-    length: P. method and text: the start, as in `init_prompt`. steps: how many batches to learn
-    from.
-    learning_rate: in units of the vectors for Adam, so that one step moves a coordinate by about
-    this much. schedule: "constant", "linear" or "cosine" after `warmup` steps, at most half of
-    all. clip: the largest norm of a gradient. evaluate_every: steps between looks at the validation
-    split. patience: how many such looks without a better one end the run early, None: none do.
-    head: train what the answer is compared with too, a linear head of K x C numbers, for labels.
-
-    Raises MiniptError for a value that makes no sense, by its name.
-    """
-
-    length: int = 20
-    method: str = "vocab"
-    text: str | None = None
-    steps: int = 250
-    seed: int = 0
-    batch_size: int = 16
-    learning_rate: float = 0.3
-    optimizer: str = "adam"
-    schedule: str = "linear"
-    warmup: int = 20
-    clip: float = 1.0
-    evaluate_every: int = 50
-    patience: int | None = None
-    head: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("length", "steps", "batch_size", "evaluate_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise MiniptError(f"{name} is at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise MiniptError(f"{name} is a positive number, not {getattr(self, name)}")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise MiniptError(
-                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}"
-                )
-        if self.seed < 0 or self.warmup < 0:
-            raise MiniptError("seed and warmup are 0 or more")
-
-
-# GNU's names for two settings of its allocator (malloc.h).
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+from minipt.text import Batch, Reading
+from minipt.wiring import Answer, answerer, loss_and_gradient
 
 # What a base that has a name is tuned with where nothing else is said.
 SUITED = {
@@ -118,6 +58,44 @@ def suited(base: Base, task: Task | None = None, **settings: object) -> Settings
     return Settings(**chosen)
 
 
+class PromptLearner(Learner):
+    """P vectors in front of every text, and, if it is wanted, a linear head beside them.
+
+    arrays: "prompt" (P, C), "head" (K, C). start: the prompt before the first step. prompt: the
+    same around the arrays that learn.
+    Raises MiniptError for a start that makes no sense, and for a head where responses are learnt.
+    """
+
+    name = "prompt"
+
+    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+        self.base = base
+        self.reading = read_task(base, None, task.train, task)
+        self.start = _start(base, task, self.reading, chosen)
+        self.arrays = self.start.arrays()
+        self.prompt = self.start.with_arrays(self.arrays)
+        self.room = base.config.context - chosen.length
+        if chosen.head:
+            how = "a trained linear head"
+            self.reading = replace(self.reading, choices=self.prompt.head, how=how)
+
+    def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
+        wanted = {} if self.prompt.head is None else {"choices": None}
+        loss, gradient = loss_and_gradient(self.base, self.prompt, batch, gradients=wanted)
+        of_head = {"head": wanted["choices"]} if wanted else {}
+        return loss, {"prompt": gradient} | of_head
+
+    def answerer(self) -> Answer:
+        return answerer(self.base, self.prompt)
+
+    def measures(self) -> dict[str, float]:
+        vectors = self.prompt.vectors
+        return {
+            "prompt_norm": float(np.linalg.norm(vectors)),
+            "distance": float(np.linalg.norm(vectors - self.start.vectors)),
+        }
+
+
 @dataclass
 class Run:
     """A finished or interrupted run. `prompt` is the best on validation, not the last.
@@ -144,38 +122,6 @@ class Run:
         return self.test.accuracy
 
 
-@dataclass
-class _State:
-    """All that a run changes, and so all that a checkpoint holds.
-
-    trained and best: "prompt" (P, C) and, if a head is trained, "head" (K, C).
-    """
-
-    trained: dict[str, np.ndarray]
-    best: dict[str, np.ndarray]
-    optimizer: Optimizer
-    history: list[dict] = field(default_factory=list)
-    best_step: int = 0
-    seconds: float = 0.0
-
-    @property
-    def step(self) -> int:
-        return self.history[-1]["step"] if self.history else 0
-
-
-def keep_freed_memory() -> None:
-    """Let each step use the memory of the one before: a third of a small model's time.
-
-    A C library gives the memory of large arrays back to the system when they are freed, and to get
-    it again, page by page, takes time. GNU's can be told to keep it (mallopt(3)), for all arrays
-    but those of 32 MB and more, which no step makes of a base's usual size. Others are left alone.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
 def tune(
     base: Base,
     task: Task,
@@ -195,39 +141,20 @@ def tune(
     no longer finite.
     """
     chosen = suited(base, task, **settings)
-    keep_freed_memory()
-    fingerprint = base.fingerprint
-    reading = read_task(base, None, task.train, task)
-    start = _start(base, task, reading, chosen)
-    identity = {"base": fingerprint, "task": _digest(task), "settings": asdict(chosen)}
-    state = _State(start.arrays(), start.arrays(), OPTIMIZERS[chosen.optimizer]())
-    if resume:
-        _read_checkpoint(checkpoint, identity, state)
-    room = base.config.context - chosen.length
-    token_rows, targets, cut = encode_split(base, reading, task.train, room)
-    for split in (task.validation, task.test):  # what cannot be read is refused before the start
-        encode_split(base, reading, split, room)
-    interrupted = False
-    try:
-        for _ in _learn(base, task, reading, token_rows, targets, start, chosen, state):
-            if checkpoint is not None:
-                _write_checkpoint(checkpoint, identity, state)
-    except KeyboardInterrupt:
-        interrupted = True
-    if base.fingerprint != fingerprint:
-        raise RuntimeError(f"base {base.name!r} changed while a prompt was tuned in front of it")
-    prompt = start.with_arrays(state.best)
-    prompt.about |= {"steps": state.step, "history": state.history}
+    learner = PromptLearner(base, task, chosen)
+    learnt = learn(learner, task, chosen, checkpoint, resume)
+    prompt = learner.start.with_arrays(learnt.arrays)
+    prompt.about |= {"steps": learnt.history[-1]["step"], "history": learnt.history}
     return Run(
         prompt=prompt,
-        history=state.history,
+        history=learnt.history,
         settings=chosen,
-        test=evaluate(base, prompt, task.test),
-        best_step=state.best_step,
-        seconds=state.seconds,
-        reading="a trained linear head" if chosen.head else reading.how,
-        cut=cut,
-        interrupted=interrupted,
+        test=learnt.test,
+        best_step=learnt.best_step,
+        seconds=learnt.seconds,
+        reading=learner.reading.how,
+        cut=learnt.cut,
+        interrupted=learnt.interrupted,
     )
 
 
@@ -250,154 +177,3 @@ def _start(base: Base, task: Task, reading: Reading, chosen: Settings) -> SoftPr
         "length": chosen.length,
     }
     return start
-
-
-def _learn(
-    base: Base,
-    task: Task,
-    reading: Reading,
-    token_rows: list[np.ndarray],
-    targets: Targets,
-    start: SoftPrompt,
-    chosen: Settings,
-    state: _State,
-) -> Iterator[int]:
-    """Take the steps that are left; yield whenever the validation split has been looked at."""
-    if not state.history:
-        state.history.append({"step": 0})
-        _look(base, task, start, state)
-        yield 0
-    if _is_over(state, chosen):
-        return
-    prompt = start.with_arrays(state.trained)
-    if chosen.head:
-        reading = replace(reading, choices=prompt.head)
-    bar = tqdm(total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None)
-    with bar:
-        for batch in _stream(token_rows, targets, reading, chosen, state.step):
-            began = time.perf_counter()
-            record = _step(base, prompt, batch, start, chosen, state)
-            bar.update()
-            done = record["step"] == chosen.steps
-            if done or record["step"] % chosen.evaluate_every == 0:
-                _look(base, task, prompt, state)
-                bar.set_postfix(validation=f"{record['validation_accuracy']:.3f}")
-            state.seconds += time.perf_counter() - began
-            if "validation_accuracy" in record:
-                yield record["step"]
-            if _is_over(state, chosen):
-                return
-
-
-def _step(
-    base: Base,
-    prompt: SoftPrompt,
-    batch: Batch,
-    start: SoftPrompt,
-    chosen: Settings,
-    state: _State,
-) -> dict:
-    """One step: loss, gradient, clipping, optimizer; and the record of it."""
-    warmup = min(chosen.warmup, chosen.steps // 2)
-    rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, warmup)
-    of_head = {} if chosen.head else None
-    loss, gradient = loss_and_gradient(base, prompt, batch, gradients=of_head)
-    gradients = {"prompt": gradient}
-    if chosen.head:
-        gradients["head"] = of_head["choices"]
-    if not (math.isfinite(loss) and all(np.isfinite(x).all() for x in gradients.values())):
-        raise MiniptError(
-            f"the loss or its gradient is not finite at step {state.step + 1}: lower the learning "
-            f"rate, {chosen.learning_rate:g}"
-        )
-    norm = clip_gradients(gradients, chosen.clip)
-    state.optimizer.step(state.trained, gradients, rate)
-    record = {
-        "step": state.step + 1,
-        "loss": loss,
-        "gradient_norm": norm,
-        "prompt_norm": float(np.linalg.norm(prompt.vectors)),
-        "distance": float(np.linalg.norm(prompt.vectors - start.vectors)),
-        "rate": rate,
-    }
-    state.history.append(record)
-    return record
-
-
-def _look(base: Base, task: Task, prompt: SoftPrompt, state: _State) -> None:
-    """Measure on the validation split; remember what is trained if nothing did better before."""
-    found = evaluate(base, prompt, task.validation, task)
-    record = state.history[-1]
-    record |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
-    best = state.history[state.best_step]
-    if (found.accuracy, -found.loss) >= (best["validation_accuracy"], -best["validation_loss"]):
-        state.best_step = record["step"]
-        state.best = prompt.arrays()
-
-
-def _is_over(state: _State, chosen: Settings) -> bool:
-    waited = (state.step - state.best_step) // chosen.evaluate_every
-    out_of_patience = chosen.patience is not None and waited >= chosen.patience
-    return state.step == chosen.steps or out_of_patience
-
-
-def _stream(
-    token_rows: list[np.ndarray],
-    targets: Targets,
-    reading: Reading,
-    chosen: Settings,
-    first: int,
-) -> Iterator[Batch]:
-    """Batches for ever, from the one of step `first`; each epoch's order has a seed of its own."""
-    epoch, skipped = divmod(first, math.ceil(len(token_rows) / chosen.batch_size))
-    while True:
-        rng = np.random.default_rng([chosen.seed, epoch])
-        for i, (_, batch) in enumerate(
-            batches(token_rows, targets, reading, chosen.batch_size, rng)
-        ):
-            if i >= skipped:
-                yield batch
-        epoch, skipped = epoch + 1, 0
-
-
-def _digest(task: Task) -> str:
-    """Two tasks with one digest give the same run."""
-    splits = [(split.texts, split.answers) for split in (task.train, task.validation)]
-    described = [task.template, task.label_words, splits]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
-
-
-def _write_checkpoint(path: str | Path, identity: dict, state: _State) -> None:
-    arrays = {f"trained.{name}": array for name, array in state.trained.items()}
-    arrays |= {f"best.{name}": array for name, array in state.best.items()}
-    arrays |= {f"optimizer.{name}": array for name, array in state.optimizer.state.items()}
-    record = {
-        "identity": identity,
-        "history": state.history,
-        "best_step": state.best_step,
-        "seconds": state.seconds,
-    }
-    write_tensors(path, arrays, record)
-
-
-def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> None:
-    """Fill a fresh state. Raises MiniptError for a checkpoint that is none, or of another run."""
-    if path is None:
-        raise MiniptError("to resume, say which checkpoint to resume from")
-    arrays, record = read_tensors(path, "checkpoint", "start without resuming")
-    try:
-        found = record["identity"]["settings"] | record["identity"]
-        state.history = record["history"]
-        state.best_step = record["best_step"]
-        state.seconds = record["seconds"]
-        state.trained = {name: arrays.pop(f"trained.{name}") for name in state.trained}
-        state.best = {name: arrays.pop(f"best.{name}") for name in state.best}
-    except KeyError as error:
-        raise MiniptError(f"{path} is no checkpoint: it lacks {error}; remove it") from None
-    for name, value in (identity["settings"] | identity).items():
-        if found.get(name) != value:
-            raise MiniptError(
-                f"{path} belongs to a run with another {name}: resume with the same, or remove it"
-            )
-    state.optimizer.t = state.step
-    state.optimizer.state = {name.removeprefix("optimizer."): a for name, a in arrays.items()}

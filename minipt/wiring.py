@@ -26,15 +26,14 @@ import numpy as np
 from minipt import ops
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.model import Past, backward, embed_tokens, embed_vectors, forward
+from minipt.model import Past, backward, embed_tokens, embed_tokens_dw, embed_vectors, forward
 from minipt.prompt import SoftPrompt
 from minipt.readout import readout, readout_dw, readout_dx, rows_to_read
 from minipt.text import Batch
-from minipt.trace import Cache, Trace, Untraced
+from minipt.trace import Cache, Gradients, Trace, Untraced
 
+Answer = Callable[[Batch], np.ndarray]  # from a batch to its logits (N, K)
 READ_NOTHING = np.empty((1, 0), np.int64)  # (B = 1, R = 0)
-# The gradients that a step leaves beside the prompt's, by name.
-Gradients = dict[str, np.ndarray]
 
 
 def loss_and_gradient(
@@ -49,8 +48,8 @@ def loss_and_gradient(
 
     trace: a `Trace`, emptied and filled with this step's arrays by name. All is computed in the
     base's float type. wiring: "shared" or "concatenated", None: shared where the base allows it; in
-    the concatenated one the rows called `text` begin with the prompt's. gradients: a dict, given to
-    be filled with the gradient of choices that are vectors, as "choices" (K, C).
+    the concatenated one the rows called `text` begin with the prompt's. gradients: to be filled for
+    "choices", its only key here, with the gradient of choices that are vectors (K, C).
     Returns the loss and d loss / d vectors (P, C).
     Raises MiniptError for an unknown wiring or one that the base does not allow, a prompt of
     another width, targets or ids outside their range, and a prompt and texts that are longer
@@ -77,19 +76,40 @@ def shared(
     trace.note("prompt.vectors", vectors)  # (P, C)
     prompt = embed_vectors(base, vectors)[None]  # (1, P, C)
     _, past = forward(base, prompt, trace, "prompt", READ_NOTHING)
-    text = embed_tokens(base, batch.ids, start=len(vectors))  # (B, T, C)
-    trace.note("text.embedding", text)
-    read = rows_to_read(base, batch)  # (B, R)
-    hidden, _ = forward(base, text, trace, "text", read, past)  # (B, R, C)
-    loss, dhidden = _loss(base, hidden, batch, trace, gradients)
-
-    _, dpast = backward(base, dhidden, trace, "text", read, wanted=0, past=past)
+    loss, dpast = text_step(base, batch, trace, past, gradients)
     nothing = np.zeros((1, 0, vectors.shape[1]), vectors.dtype)  # (1, R = 0, C)
     dprompt, _ = backward(
         base, nothing, trace, "prompt", READ_NOTHING, wanted=len(vectors), dpresent=dpast
     )  # (1, P, C)
     trace.note_grad("prompt.vectors", dprompt[0])
     return loss, dprompt[0].copy()
+
+
+def text_step(
+    base: Base,
+    batch: Batch,
+    trace: Trace,
+    past: Past | None = None,
+    gradients: Gradients | None = None,
+) -> tuple[float, Past]:
+    """The texts alone, behind a past: their loss, and what it asks of the past's keys and values.
+
+    past: as a prompt leaves it, or itself what is trained. gradients: what else is trained, by the
+    names of the base's parameters; the trace then keeps the inputs of linear maps (`InputCache`).
+    """
+    start = past[0][0].shape[1] if past else 0
+    text = embed_tokens(base, batch.ids, start)  # (B, T, C)
+    trace.note("text.embedding", text)
+    read = rows_to_read(base, batch)  # (B, R)
+    hidden, _ = forward(base, text, trace, "text", read, past, batch.lengths)  # (B, R, C)
+    loss, dhidden = _loss(base, hidden, batch, trace, gradients)
+
+    trained = gradients and gradients.keys() & base.params.keys()
+    wanted = text.shape[1] if trained else 0
+    dx, dpast = backward(base, dhidden, trace, "text", read, wanted, past, None, gradients)
+    if trained:
+        embed_tokens_dw(base, dx, batch.ids, start, gradients)
+    return loss, dpast
 
 
 def concatenated(
@@ -131,7 +151,7 @@ def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.nda
     return answerer(base, prompt)(batch)
 
 
-def answerer(base: Base, prompt: SoftPrompt | None) -> Callable[[Batch], np.ndarray]:
+def answerer(base: Base, prompt: SoftPrompt | None) -> Answer:
     """A function from batches to their logits (N, K) that reads the prompt as rarely as possible.
 
     A causal base reads it now and never again, another one in front of every text.
@@ -185,9 +205,9 @@ def _loss(
     dlogits = ops.cross_entropy_dx(dlosses, probabilities, batch.answers)  # (N, K)
     trace.note_grad("text.loss", dlosses)
     trace.note_grad("text.logits", dlogits)
-    if gradients is not None:
-        gradients["choices"] = readout_dw(base, dlogits, trace)
-    return float(losses.mean()), readout_dx(base, dlogits, batch, trace)
+    if gradients:
+        readout_dw(base, dlogits, batch, trace, gradients)
+    return float(losses.mean()), readout_dx(base, dlogits, batch, trace, gradients)
 
 
 def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:

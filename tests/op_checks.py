@@ -136,11 +136,16 @@ def linear_dw(case: Case) -> float:
     draw = case.draw()
     x, dy = draw.normal(case.B, case.T, case.C), draw.normal(case.B, case.T, 3)
     weight, bias = draw.normal(case.C, 3), draw.normal(3)
-    dweight, dbias = ops.linear_dw(dy, x)
-    return max(
-        check_gradient(lambda w: (dy * ops.linear(x, w, bias)).sum(), weight, dweight),
-        check_gradient(lambda b: (dy * ops.linear(x, weight, b)).sum(), bias, dbias),
-    )
+    dweight = ops.linear_dw(dy, x)
+    return check_gradient(lambda w: (dy * ops.linear(x, w, bias)).sum(), weight, dweight)
+
+
+def linear_db(case: Case) -> float:
+    draw = case.draw()
+    x, dy = draw.normal(case.B, case.T, case.C), draw.normal(case.B, case.T, 3)
+    weight, bias = draw.normal(case.C, 3), draw.normal(3)
+    dbias = ops.linear_db(dy)
+    return check_gradient(lambda b: (dy * ops.linear(x, weight, b)).sum(), bias, dbias)
 
 
 def _layernorm(case: Case) -> tuple[np.ndarray, ...]:
@@ -172,6 +177,13 @@ def rmsnorm_dx(case: Case) -> float:
     _, xhat, rstd = map(frozen, ops.rmsnorm(x, gain, 0.1))
     dx = ops.rmsnorm_dx(dy, gain, xhat, rstd)
     return check_gradient(lambda x: (dy * ops.rmsnorm(x, gain, 0.1)[0]).sum(), x, dx)
+
+
+def rmsnorm_dw(case: Case) -> float:
+    x, gain, _, dy = _layernorm(case)
+    _, xhat, _ = map(frozen, ops.rmsnorm(x, gain, 0.1))
+    (dgain,) = ops.rmsnorm_dw(dy, xhat)
+    return check_gradient(lambda g: (dy * ops.rmsnorm(x, g, 0.1)[0]).sum(), gain, dgain)
 
 
 def _activation_dx(forward: Callable, backward: Callable, case: Case) -> float:
@@ -290,9 +302,11 @@ CHECKS: dict[str, Callable[[Case], float]] = {
         embedding_dw,
         linear_dx,
         linear_dw,
+        linear_db,
         layernorm_dx,
         layernorm_dw,
         rmsnorm_dx,
+        rmsnorm_dw,
         gelu_dx,
         gelu_erf_dx,
         silu_dx,
@@ -324,7 +338,7 @@ def public_functions() -> dict[str, Callable]:
 
 
 def backward_names() -> list[str]:
-    endings = ("_dx", "_dw", "_dscores", "_dpast")
+    endings = ("_dx", "_dw", "_db", "_dscores", "_dpast")
     return [name for name in public_functions() if name.endswith(endings)]
 
 
@@ -348,11 +362,13 @@ def outputs(case: Case, dtype: type) -> dict[str, tuple[np.ndarray, ...]]:
         "linear": ops.linear(x, weight, bias),
         "linear_dx": ops.linear_dx(dy, weight),
         "linear_dw": ops.linear_dw(dy, x),
+        "linear_db": ops.linear_db(dy),
         "layernorm": (y, xhat, rstd),
         "layernorm_dx": ops.layernorm_dx(dy, bias, xhat, rstd),
         "layernorm_dw": ops.layernorm_dw(dy, xhat),
         "rmsnorm": ops.rmsnorm(x, bias, 1e-5),
         "rmsnorm_dx": ops.rmsnorm_dx(dy, bias, xhat, rstd),
+        "rmsnorm_dw": ops.rmsnorm_dw(dy, xhat),
         "gelu": ops.gelu(x),
         "gelu_dx": ops.gelu_dx(dy, x, ops.gelu(x)[1]),
         "gelu_erf": ops.gelu_erf(x),

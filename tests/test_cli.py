@@ -17,6 +17,7 @@ from bases import base_with_tokenizer
 from safetensors.numpy import load_file, save_file
 
 from minipt import cli
+from minipt import learn as learning
 from minipt.checkpoint import NAMES, load_base, save_base
 from minipt.errors import MiniptError
 from minipt.files import shipped
@@ -152,7 +153,7 @@ def test_run_json_says_at_least_this(call, job, here, saved_base):
     assert low < record["test_accuracy"] < high or record["test_accuracy"] in (0, 1)
     assert np.sum(record["counts"]) == record["total"]
     assert record["seconds"] > 0
-    assert record["settings"]["learning_rate"] == tuning.Settings.learning_rate
+    assert record["settings"]["learning_rate"] == learning.Settings.learning_rate
     assert record["versions"].keys() == {"minipt", "numpy", "python"}
 
 
@@ -425,14 +426,14 @@ def test_a_disk_that_is_full_at_the_end_costs_no_work(call, job, here, monkeypat
     sentence = one_sentence(err)
     assert "the disk is full" in sentence
     assert left(here) == {"runs", f"{RUN}.unfinished", f"{RUN}.unfinished/checkpoint.safetensors"}
-    monkeypatch.setattr(tuning, "_step", None)  # no step is taken again
+    monkeypatch.setattr(learning, "_step", None)  # no step is taken again
     status, _, _ = call(*shlex.split(sentence.split("`")[1])[1:])
     assert status == 0
     assert left(here) == {"runs", RUN, *(f"{RUN}/{name}" for name in FILES)}
 
 
 def press_ctrl_c(monkeypatch, step: int) -> None:
-    real = tuning._step
+    real = learning._step
 
     def pressed(*arguments):
         record = real(*arguments)
@@ -440,7 +441,7 @@ def press_ctrl_c(monkeypatch, step: int) -> None:
             raise KeyboardInterrupt
         return record
 
-    monkeypatch.setattr(tuning, "_step", pressed)
+    monkeypatch.setattr(learning, "_step", pressed)
 
 
 def test_ctrl_c_keeps_the_best_and_says_how_to_go_on(call, job, here, saved_base, monkeypatch):
@@ -478,7 +479,7 @@ def test_ctrl_c_after_the_last_step_costs_no_work(call, job, here, monkeypatch):
         status, _, err = call(*job)
     assert status == 130
     assert "interrupted after step 6" in one_sentence(err)
-    monkeypatch.setattr(tuning, "_step", None)  # no step is taken again
+    monkeypatch.setattr(learning, "_step", None)  # no step is taken again
     assert call(*job, "--resume")[0] == 0
     assert left(here) == {"runs", RUN, *(f"{RUN}/{name}" for name in FILES)}
 
@@ -487,7 +488,7 @@ def test_ctrl_c_before_the_first_checkpoint(call, job, here, monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuning, "_look", pressed)
+    monkeypatch.setattr(learning, "_look", pressed)
     status, _, err = call(*job)
     assert status == 130
     assert one_sentence(err) == "minipt: interrupted before anything was learnt"

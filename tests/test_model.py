@@ -312,7 +312,7 @@ def test_no_parameters_gradient_is_computed(family, wiring, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a frozen base has no gradient")
 
-    for name in ("embedding_dw", "linear_dw", "layernorm_dw"):
+    for name in ("embedding_dw", "linear_dw", "linear_db", "layernorm_dw", "rmsnorm_dw"):
         monkeypatch.setattr(ops, name, refuse)
     loss_and_gradient(*make(FAMILIES[family], TEXTS[1][0], 2), wiring=wiring)
 

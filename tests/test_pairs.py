@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 import minipt
 from minipt import cli
+from minipt import learn as learning
 from minipt.checkpoint import save_base
 from minipt.errors import MiniptError
 from minipt.evaluate import EVALUATION_BATCH, evaluate
@@ -23,8 +24,7 @@ from minipt.text import Batch, batches
 from minipt.tune import tune
 from minipt.verbalizer import label_tokens
 
-tuning = sys.modules["minipt.tune"]  # in the package, these names are the functions'
-evaluation = sys.modules["minipt.evaluate"]
+evaluation = sys.modules["minipt.evaluate"]  # in the package, the name is the function's
 SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song", "sea", "house")
 VERDICTS = {"good": "very good", "kind": "very good", "bad": "very bad", "cruel": "very bad"}
 PAIRS = [(f"the {s} was {w}:", v) for s in SUBJECTS for w, v in VERDICTS.items()]
@@ -337,7 +337,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(base, task, monkeypa
 
     whole = tune(base, task, **QUICK)
     path = tmp_path / "checkpoint.safetensors"
-    real = tuning._step
+    real = learning._step
 
     def pressed(*arguments):
         record = real(*arguments)
@@ -346,7 +346,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(base, task, monkeypa
         return record
 
     with monkeypatch.context() as patched:
-        patched.setattr(tuning, "_step", pressed)
+        patched.setattr(learning, "_step", pressed)
         assert tune(base, task, path, **QUICK).interrupted
     assert bits(tune(base, task, path, resume=True, **QUICK)) == bits(whole)
     others = replace(task.train, responses=task.train.responses[::-1])
@@ -370,7 +370,7 @@ def test_a_label_of_several_tokens_is_a_response(tiny, task, learnt, tmp_path):
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_learnt(base, task, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "_step", None)
+    monkeypatch.setattr(learning, "_step", None)
     long = replace(task.test, responses=[" good" * 40, *task.test.responses[1:]])
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(MiniptError, match=r"the response ' good good.* room for 29: shorten it"):

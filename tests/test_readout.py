@@ -60,7 +60,7 @@ def test_the_backward_agrees_with_finite_differences(head, vectors):
 def test_the_gradient_of_vectors_agrees_with_finite_differences(head):
     """The whole step, as a trained head takes it."""
     base, batch, _ = case(head, vectors=True)
-    prompt, gradients = random_prompt(base, 2), {}
+    prompt, gradients = random_prompt(base, 2), {"choices": None}
     loss_and_gradient(base, prompt, batch, gradients=gradients)
 
     def loss(choices: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from bases import base_with_tokenizer, random_base, random_prompt
 
 from minipt.baseline import bag_of_words, confidence_interval
 from minipt.evaluate import Evaluation, evaluate
+from minipt.learn import Settings
 from minipt.report import (
     Score,
     account,
@@ -24,7 +25,7 @@ from minipt.report import (
     tell,
 )
 from minipt.tasks import Split, Task
-from minipt.tune import Settings, tune
+from minipt.tune import tune
 from minipt.xray import describe, page, take_step, tell_step
 
 

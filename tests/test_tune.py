@@ -10,14 +10,16 @@ import pytest
 from bases import base_with_tokenizer, random_base
 from safetensors.numpy import save_file
 
+from minipt import learn as learning
 from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
 from minipt.files import read_tensors
+from minipt.learn import Settings
 from minipt.optim import OPTIMIZERS
 from minipt.prompt import init_prompt
 from minipt.tasks import Split, Task
 from minipt.text import Batch, Reading, encode
-from minipt.tune import SUITED, Settings, suited, tune
+from minipt.tune import SUITED, suited, tune
 from minipt.verbalizer import label_tokens
 from minipt.wiring import logits
 
@@ -47,15 +49,15 @@ def bits(run) -> tuple:
 
 def interrupt_at(monkeypatch, step: int):
     """Ctrl-C in the middle of this step, once the optimizer has already changed the vectors."""
-    real = tuning._step
+    real = learning._step
 
-    def pressed(base, prompt, batch, start, chosen, state):
-        record = real(base, prompt, batch, start, chosen, state)
+    def pressed(*arguments):
+        record = real(*arguments)
         if record["step"] == step:
             raise KeyboardInterrupt
         return record
 
-    monkeypatch.setattr(tuning, "_step", pressed)
+    monkeypatch.setattr(learning, "_step", pressed)
 
 
 def test_the_same_seed_gives_the_same_bits(base, task):
@@ -91,14 +93,15 @@ def test_the_best_on_validation_is_kept_not_the_last(base, task, monkeypatch):
     accuracies = iter([0.5, 0.75, 0.875, 0.625])
     seen = []
 
-    def scripted(base, prompt, split, of=None):
-        found = evaluate(base, prompt, split, of)
+    def scripted(learner, split):
+        found = real(learner, split)
         if split is not task.validation:
             return found
-        seen.append(prompt.vectors.copy())
+        seen.append(learner.prompt.vectors.copy())
         return replace(found, accuracy=next(accuracies))
 
-    monkeypatch.setattr(tuning, "evaluate", scripted)
+    real = learning._measure
+    monkeypatch.setattr(learning, "_measure", scripted)
     run = tune(base, task, **QUICK)
     assert run.best_step == 8
     assert run.prompt.vectors.tobytes() == seen[2].tobytes()
@@ -106,13 +109,13 @@ def test_the_best_on_validation_is_kept_not_the_last(base, task, monkeypatch):
 
 
 def test_patience_ends_a_run_early_and_for_good(base, task, monkeypatch, tmp_path):
-    def no_better(base, prompt, split, of=None):
-        found = evaluate(base, prompt, split, of)
-        loss = 1.0 + np.abs(prompt.vectors - start).sum()
-        return replace(found, accuracy=0.5, loss=float(loss))
+    def no_better(learner, split):
+        loss = 1.0 + np.abs(learner.prompt.vectors - start).sum()
+        return replace(real(learner, split), accuracy=0.5, loss=float(loss))
 
+    real = learning._measure
     start = init_prompt(base, QUICK["length"], "vocab", 0).vectors
-    monkeypatch.setattr(tuning, "evaluate", no_better)
+    monkeypatch.setattr(learning, "_measure", no_better)
     settings = QUICK | {"steps": 40, "patience": 2}
     path = tmp_path / "checkpoint.safetensors"
     run = tune(base, task, path, **settings)
@@ -143,7 +146,7 @@ def test_the_base_is_unchanged_by_a_run_an_interrupted_and_a_failing_one(
 
 def test_a_changed_base_is_noticed(task, monkeypatch):
     changed = base_with_tokenizer()
-    real = tuning._step
+    real = learning._step
 
     def careless(*arguments):
         table = changed.params["final.bias"]
@@ -151,8 +154,8 @@ def test_a_changed_base_is_noticed(task, monkeypatch):
         table += 1.0
         return real(*arguments)
 
-    monkeypatch.setattr(tuning, "_step", careless)
-    with pytest.raises(RuntimeError, match="changed while a prompt was tuned"):
+    monkeypatch.setattr(learning, "_step", careless)
+    with pytest.raises(RuntimeError, match="changed while prompt learnt with it"):
         tune(changed, task, **QUICK)
 
 
@@ -244,7 +247,7 @@ def test_batches_take_every_text_once_an_epoch_and_start_anywhere(first):
 
     def drawn(first, count):
         reading = Reading("{text}", np.array([0, 1]), None, "")
-        stream = tuning._stream(rows, labels, reading, chosen, first)
+        stream = learning._stream(rows, labels, reading, chosen, first)
         return [next(stream).ids[:, 0].tolist() for _ in range(count)]
 
     everything = drawn(0, 9)

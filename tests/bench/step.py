@@ -36,9 +36,9 @@ from tqdm import tqdm
 import minipt
 from minipt.base import Base
 from minipt.bases import base_directory
+from minipt.learn import keep_freed_memory
 from minipt.optim import Adam
 from minipt.text import Reading, batches, encode
-from minipt.tune import keep_freed_memory
 from minipt.verbalizer import label_tokens
 
 T = 24
