@@ -19,6 +19,7 @@ LAYERS = (
     ("families", "gguf_file", "bases", "checkpoint"),
     ("tasks", "datasets", "baseline"),
     ("evaluate", "learn", "tune"),
+    ("rivals.weights", "rivals.lora", "rivals"),
     ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

@@ -1,0 +1,67 @@
+"""LoRA: a low-rank change of each layer's query and value matrices.
+
+Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1. The matrix W
+(I, J) of a frozen linear map is used as
+
+    W' = W + scale A B,    A (I, r), B (r, J)
+
+with B = 0 at the start, so that the first step sees the base as it is. By the chain rule
+dA = scale dW' Bᵀ and dB = scale Aᵀ dW'. So LoRA is full fine-tuning of these matrices through a
+bottleneck, and is written here as that: A B is added to a copy of W before each step, and dW' comes
+out of the same backward. (To compute x A and then (x A) B instead never forms dW', which is cheaper
+for wide layers; the numbers are the same.) The story continues in `probe.py`.
+"""
+
+import numpy as np
+
+from minipt.base import Base
+from minipt.evaluate import read_task
+from minipt.learn import Arrays, Learner, Settings
+from minipt.rivals.weights import weights_step, with_params
+from minipt.tasks import Task
+from minipt.text import Batch
+from minipt.wiring import Answer, logits_after
+
+RANK, SCALE = 8, 2.0  # alpha / r = 16 / 8
+ADAPTED = ("attn.query.weight", "attn.value.weight")
+
+
+class LoraLearner(Learner):
+    """arrays: "h0.attn.query.weight.A" (C, r), "h0.attn.query.weight.B" (r, C) and so on."""
+
+    name = "lora"
+
+    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+        self.base = base
+        self.reading = read_task(base, None, task.train, task)
+        self.room = base.config.context
+        self.adapted = [name for name in base.params if name.endswith(ADAPTED)]
+        rng, self.arrays = np.random.default_rng(chosen.seed), {}
+        for name in self.adapted:
+            inputs, outputs = base.params[name].shape
+            # As wide as PEFT draws it: uniform, of the deviation 1 / √(3 I).
+            drawn = rng.uniform(-(inputs**-0.5), inputs**-0.5, (inputs, RANK))
+            self.arrays[f"{name}.A"] = drawn.astype(base.dtype)
+            self.arrays[f"{name}.B"] = np.zeros((RANK, outputs), base.dtype)
+        self.merged = {name: base.params[name].copy() for name in self.adapted}
+        self.tuned = with_params(base, self.merged)
+
+    def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
+        self._merge()
+        loss, found = weights_step(self.tuned, batch, self.adapted)
+        gradients = {}
+        for name, dweight in found.items():
+            A, B = self.arrays[f"{name}.A"], self.arrays[f"{name}.B"]
+            gradients[f"{name}.A"] = SCALE * (dweight @ B.T)
+            gradients[f"{name}.B"] = SCALE * (A.T @ dweight)
+        return loss, gradients
+
+    def answerer(self) -> Answer:
+        self._merge()
+        return lambda batch: logits_after(self.tuned, batch, None)
+
+    def _merge(self) -> None:
+        for name, weight in self.merged.items():
+            np.matmul(self.arrays[f"{name}.A"], self.arrays[f"{name}.B"], out=weight)
+            weight *= SCALE
+            weight += self.base.params[name]
