@@ -18,10 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
+from minipt.arguments import (
+    STRONGER_BASES,
+    add_base,
+    add_command,
+    add_task,
+    choose_task,
+    named_task,
+)
 from minipt.base import Base
 from minipt.bases import describe_bases
 from minipt.checkpoint import NAMES, load_base
-from minipt.datasets import load_task, task_names
+from minipt.cli_studies import add_studies
 from minipt.doctor import examine, tell_bases, tell_health
 from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
@@ -42,16 +50,11 @@ from minipt.store import (
     write_interrupted,
     write_run,
 )
-from minipt.tasks import Split, Task, load_csv, load_pairs
+from minipt.tasks import Split
 from minipt.tune import Run, suited, tune
 from minipt.xray import describe, page, take_step, tell_step
 
-DEFAULT_TASK = "sms-spam"
-# What is too hard for the tiny base and not for these.
-HARDER_TASK = "movie-reviews"
-STRONGER_BASES = ("minilm", "smollm2-135m")
 PAGES = (".png", ".pdf", ".svg")
-PROMPTS_OWN = "the one that the prompt was made for"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 # A model may write anything, and a terminal obeys control characters.
 CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -97,28 +100,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_generate(commands)
     _add_xray(commands)
+    add_studies(commands)
     for name, command, summary in (
         ("bases", _bases, "list the models that have a name, and where they come from"),
         ("doctor", _doctor, "look at this machine and say what is missing"),
     ):
-        plain = _add_command(commands, name, command, summary, f"minipt {name}")
+        plain = add_command(commands, name, command, summary, f"minipt {name}")
         plain.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
-def _add_command(commands, name, command, summary, example) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"example: {example}",
-    )
-    parser.set_defaults(command=command, parser=parser)
-    return parser
-
-
 def _add_tune(commands) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "tune",
         _tune,
@@ -126,8 +119,8 @@ def _add_tune(commands) -> None:
         "minipt tune --task questions --seed 1",
     )
     add = parser.add_argument
-    _add_task(add)
-    _add_base(add)
+    add_task(add)
+    add_base(add)
     about = f"The defaults are for the tiny base; {' and '.join(STRONGER_BASES)} have their own."
     setting = partial(_add_setting, parser.add_argument_group("learning", about).add_argument)
     setting("--length", "length", int, "number of prompt vectors")
@@ -159,41 +152,14 @@ def _add_tune(commands) -> None:
     add("--json", action="store_true", help="print run.json; everything else to standard error")
 
 
-def _add_task(add) -> None:
-    default = f"{DEFAULT_TASK}, or {HARDER_TASK} for {' and '.join(STRONGER_BASES)}"
-    add("--task", help=f"one of {', '.join(task_names())} (default: {default})")
-    add("--csv", type=Path, metavar="FILE", help="your own texts, with the two columns below")
-    add("--text-column", metavar="COLUMN", help="the CSV file's column of texts")
-    add("--label-column", metavar="COLUMN", help="the CSV file's column of classes")
-    add(
-        "--label-words",
-        nargs="+",
-        metavar="CLASS=WORD",
-        help="the word that stands for each class of the CSV file (default: its name)",
-    )
-    add(
-        "--pairs",
-        type=Path,
-        metavar="FILE",
-        help="in place of labels, your own prompts and what should be written after each: JSON "
-        "lines (.jsonl) or CSV with the columns prompt and response",
-    )
-
-
 def _add_setting(add, flag: str, field: str, kind: type, meaning: str) -> None:
     default = getattr(Settings, field)
     shown = "" if default is None else f" (default: {default})"
     add(flag, dest=field, type=kind, help=meaning + shown)
 
 
-def _add_base(add, default: str | None = NAMES[0], otherwise: str = PROMPTS_OWN) -> None:
-    meaning = "the language model: a name of `minipt bases`, a directory, a .gguf file or a hub id"
-    meaning += f" (default: {default or otherwise})"
-    add("--base", default=default, metavar="BASE", help=meaning)
-
-
 def _add_predict(commands) -> None:
-    add = _add_command(
+    add = add_command(
         commands,
         "predict",
         _predict,
@@ -202,12 +168,12 @@ def _add_predict(commands) -> None:
     ).add_argument
     add("run", type=Path, metavar="RUN", help="a run's directory, or its prompt.safetensors")
     add("texts", nargs="*", metavar="TEXT", help="default: the lines of standard input")
-    _add_base(add, None)
+    add_base(add, None)
     add("--json", action="store_true", help="print one JSON object a text")
 
 
 def _add_generate(commands) -> None:
-    add = _add_command(
+    add = add_command(
         commands,
         "generate",
         _generate,
@@ -226,12 +192,12 @@ def _add_generate(commands) -> None:
     add("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only")
     add("--top-p", type=float, metavar="P", help="draw from the likeliest that have P together")
     add("--seed", type=int, default=0, help="the same seed draws the same tokens (default: 0)")
-    _add_base(add, None)
+    add_base(add, None)
     add("--json", action="store_true", help="print one JSON object when all is written")
 
 
 def _add_xray(commands) -> None:
-    add = _add_command(
+    add = add_command(
         commands,
         "xray",
         _xray,
@@ -241,7 +207,7 @@ def _add_xray(commands) -> None:
     add("text", metavar="TEXT")
     add("--run", type=Path, help="begin with this run's prompt (default: with a fresh one)")
     add("--task", help="without --run: whose labels to use (default: as for tune)")
-    _add_base(add, None, f"{NAMES[0]}, or with --run the one that its prompt was made for")
+    add_base(add, None, f"{NAMES[0]}, or with --run the one that its prompt was made for")
     add("--label", help="the right answer (default: the one that the prompt finds least likely)")
     add("--save", type=Path, metavar="PAGE.png", help="draw the step on one page")
     add("--json", action="store_true", help="print one JSON object")
@@ -255,7 +221,7 @@ def _tune(chosen: argparse.Namespace) -> int:
         if getattr(chosen, field.name, None) is not None
     }
     base = load_base(chosen.base)
-    task = _choose_task(chosen, base)
+    task = choose_task(chosen, base)
     settings = suited(base, task, **given)
     directory = choose_directory(chosen.name, task.name, base.name, settings.seed, chosen.resume)
     again = f"`{_command_again(chosen, directory)}`"
@@ -300,31 +266,6 @@ def _place_of(base: str) -> str | None:
     if base in NAMES:
         return None
     return str(Path(base).resolve()) if Path(base).exists() else base  # a hub id stays what it is
-
-
-def _choose_task(chosen: argparse.Namespace, base: Base) -> Task:
-    columns = (chosen.text_column, chosen.label_column)
-    if chosen.pairs and (chosen.csv or chosen.task):
-        chosen.parser.error("--pairs stands alone, without --task and --csv")
-    if chosen.csv is None:
-        if any(columns) or chosen.label_words:
-            chosen.parser.error("--text-column, --label-column and --label-words belong to --csv")
-        return load_pairs(chosen.pairs) if chosen.pairs else _named_task(chosen, base)
-    if chosen.task or not all(columns):
-        chosen.parser.error("--csv needs --text-column and --label-column, and no --task")
-    words = None
-    if chosen.label_words:
-        pairs = [pair.partition("=") for pair in chosen.label_words]
-        if any(not word.strip() for _, _, word in pairs):
-            chosen.parser.error("--label-words are pairs such as yes=good no=bad")
-        # In the text that goes on after the template, a word begins with a space.
-        words = {label: f" {word.strip()}" for label, _, word in pairs}
-    return load_csv(chosen.csv, *columns, words)
-
-
-def _named_task(chosen: argparse.Namespace, base: Base) -> Task:
-    default = HARDER_TASK if base.name in STRONGER_BASES else DEFAULT_TASK
-    return load_task(chosen.task or default)
 
 
 def _keep_interrupted(directory: Path, record: dict, run: Run, again: str) -> int:
@@ -466,7 +407,7 @@ def _choose_prompt(chosen: argparse.Namespace) -> tuple[Base, SoftPrompt]:
         _refuse_responses(chosen.run, prompt)
         return base, prompt
     base = load_base(chosen.base or NAMES[0])
-    task = _named_task(chosen, base)
+    task = named_task(chosen, base)
     prompt = init_prompt(base, Settings.length, Settings.method, Settings.seed)
     prompt.about |= {
         "labels": list(task.labels),

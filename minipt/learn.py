@@ -228,7 +228,9 @@ def _learn(
         yield 0
     if _is_over(state, chosen):
         return
-    bar = tqdm(total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None)
+    bar = tqdm(
+        total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None, leave=None
+    )
     with bar:
         for batch in _stream(token_rows, targets, learner.reading, chosen, state.step):
             began = time.perf_counter()

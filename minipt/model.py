@@ -68,7 +68,7 @@ def embed_vectors(base: Base, vectors: np.ndarray) -> np.ndarray:
 
     What is added for their places is constant, so the gradient of a vector is that of its row.
 
-    vectors (P, C) -> (P, C)
+    vectors (..., P, C) -> (..., P, C)
     """
     return _place(base, vectors, 0)
 

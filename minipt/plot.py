@@ -105,6 +105,40 @@ def draw_step(
     return figure
 
 
+def draw_lines(
+    title: str,
+    of: str,
+    measure: str,
+    lines: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    across: Mapping[str, float],
+) -> Figure:
+    """A measure over named settings, with bars from the lowest to the highest seed.
+
+    of: what the settings are of. lines: by name, the mean, lowest and highest at each setting.
+    across: values to draw across, by name.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(_in_font(title), fontsize=11)
+    places = {at: i for i, at in enumerate(dict.fromkeys(at for x in lines.values() for at in x))}
+    for i, (name, points) in enumerate(lines.items()):
+        shift = (i - (len(lines) - 1) / 2) * 0.5 / len(lines)  # so that no bar hides another
+        mean, low, high = np.array(list(points.values())).T
+        x = np.array([places[at] for at in points]) + shift
+        bars = np.stack([mean - low, high - mean])
+        axes.errorbar(x, mean, bars, fmt="o-", ms=4, capsize=3, label=_in_font(name))
+    for (name, value), style in zip(across.items(), ("--", ":", "-."), strict=False):
+        axes.axhline(value, color=GREY, linestyle=style, label=_in_font(f"{name}, {value:.3f}"))
+    axes.set_xticks(range(len(places)), [_in_font(at) for at in places])
+    axes.set_xlabel(_in_font(of))
+    axes.set_ylabel(measure)
+    _tidy(axes)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    return figure
+
+
 def _heat(axes: Axes, weights: np.ndarray, names: Sequence[str], title: str) -> None:
     image = axes.imshow(weights, cmap=HEAT, vmin=0, aspect="auto", interpolation="nearest")
     axes.set_yticks(np.arange(len(names)), names, fontsize=8)

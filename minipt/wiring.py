@@ -159,13 +159,16 @@ def answerer(base: Base, prompt: SoftPrompt | None) -> Answer:
     past = read_prompt(base, prompt) if base.config.causal else None
     if base.config.causal or prompt is None:
         return lambda batch: logits_after(base, batch, past)
-    vectors = prompt.vectors.astype(base.dtype)
+    return lambda batch: logits_together(base, prompt.vectors, batch)
 
-    def answer(batch: Batch) -> np.ndarray:
-        hidden, _ = _forward_together(base, vectors, batch, Untraced())
-        return readout(base, hidden, batch, Untraced())
 
-    return answer
+def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray:
+    """As `logits`, with the prompt in front of every text, as each base allows. (N, V or K)
+
+    vectors (P, C), or (B, P, C): a prompt for each text.
+    """
+    hidden, _ = _forward_together(base, vectors.astype(base.dtype), batch, Untraced())
+    return readout(base, hidden, batch, Untraced())
 
 
 def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
@@ -180,9 +183,12 @@ def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
 def _forward_together(
     base: Base, vectors: np.ndarray, batch: Batch, trace: Trace
 ) -> tuple[np.ndarray, np.ndarray]:
-    """hidden (B, R, C) of prompt and text as one sequence, and the rows (B, R) that it is of."""
-    P, B = len(vectors), len(batch.ids)
-    prompt = np.broadcast_to(embed_vectors(base, vectors), (B, P, vectors.shape[1]))
+    """hidden (B, R, C) of prompt and text as one sequence, and the rows (B, R) that it is of.
+
+    vectors (P, C) or (B, P, C)
+    """
+    B, (P, C) = len(batch.ids), vectors.shape[-2:]
+    prompt = np.broadcast_to(embed_vectors(base, vectors), (B, P, C))
     text = embed_tokens(base, batch.ids, start=P)  # (B, T, C)
     x = np.concatenate([prompt, text], axis=1)  # (B, P+T, C)
     trace.note("text.embedding", x)

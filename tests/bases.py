@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from minipt.base import Base, Config, parameter_shapes
 from minipt.prompt import SoftPrompt
+from minipt.tasks import Split, Task
 from minipt.text import Batch
 
 SENTENCES = (
@@ -98,3 +99,15 @@ def base_with_tokenizer(seed: int = 0, context: int = 32) -> Base:
     tokenizer = small_tokenizer()
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     return random_base(seed, vocabulary=size, context=context, tokenizer=tokenizer)
+
+
+SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song")
+
+
+def small_task() -> Task:
+    """Thirty-two texts of which one word gives the class away; a quarter each to look at."""
+    texts = [f"the {s} was {w}" for s in SUBJECTS for w in ("good", "kind", "bad", "cruel")]
+    labels = np.array([0, 0, 1, 1] * len(SUBJECTS))
+    split = {"train": slice(0, 16), "validation": slice(16, 24), "test": slice(24, 32)}
+    parts = {name: Split(texts[part], labels[part]) for name, part in split.items()}
+    return Task("words", ("good", "bad"), (" good", " bad"), "{text}\n:", **parts, source="here")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bases import base_with_tokenizer, random_base
+from bases import base_with_tokenizer, random_base, small_task
 from safetensors.numpy import save_file
 
 from minipt import learn as learning
@@ -17,7 +17,7 @@ from minipt.files import read_tensors
 from minipt.learn import Settings
 from minipt.optim import OPTIMIZERS
 from minipt.prompt import init_prompt
-from minipt.tasks import Split, Task
+from minipt.tasks import Split
 from minipt.text import Batch, Reading, encode
 from minipt.tune import SUITED, suited, tune
 from minipt.verbalizer import label_tokens
@@ -25,7 +25,6 @@ from minipt.wiring import logits
 
 tuning = sys.modules["minipt.tune"]  # in the package, the name `tune` is the function's
 QUICK = {"length": 3, "steps": 12, "batch_size": 4, "evaluate_every": 4, "warmup": 2}
-SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song")
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +34,7 @@ def base():
 
 @pytest.fixture(scope="module")
 def task():
-    """Thirty-two texts of which one word gives the class away; a quarter each to look at."""
-    texts = [f"the {s} was {w}" for s in SUBJECTS for w in ("good", "kind", "bad", "cruel")]
-    labels = np.array([0, 0, 1, 1] * len(SUBJECTS))
-    split = {"train": slice(0, 16), "validation": slice(16, 24), "test": slice(24, 32)}
-    parts = {name: Split(texts[part], labels[part]) for name, part in split.items()}
-    return Task("words", ("good", "bad"), (" good", " bad"), "{text}\n:", **parts, source="here")
+    return small_task()
 
 
 def bits(run) -> tuple:

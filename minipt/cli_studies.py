@@ -1,0 +1,174 @@
+"""The commands that compare: many runs, or one run looked at from many sides.
+
+In: arguments. Out: a table on standard output, and where there is a figure, a directory below
+`runs/` with both. The runs themselves are kept in `runs/study/`, and a command that is interrupted,
+or killed, goes on where it was when it is typed again. The story continues in `cli.py`.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import fields
+
+from minipt.arguments import add_base, add_command, add_task, choose_task
+from minipt.checkpoint import load_base
+from minipt.datasets import load_task
+from minipt.ensemble import ensemble, losses_between, tell_ensemble
+from minipt.learn import Settings
+from minipt.prompt import METHODS
+from minipt.rivals import LEARNERS
+from minipt.study import Job, key_of, run, run_all, write_result
+from minipt.sweep import describe_sweep, draw_sweep, sweep, tell_sweep
+from minipt.transfer import (
+    DOMAINS,
+    domain_matrix,
+    head_starts,
+    on_another_base,
+    tell_another_base,
+    tell_matrix,
+    tell_starts,
+)
+from minipt.tune import suited
+
+SEEDS = 3
+# The share of the usual steps after which a head start should show.
+FEWER = 10
+# A setting's flag, its field, what its values are, and what they mean.
+FLAGS = (
+    ("--length", "length", int, "numbers of prompt vectors"),
+    ("--init", "method", str, f"how they begin: {', '.join(METHODS)}"),
+    ("--steps", "steps", int, "numbers of batches to learn from"),
+    ("--batch-size", "batch_size", int, "texts a step"),
+    ("--learning-rate", "learning_rate", float, "sizes of a step; the best on validation is taken"),
+    ("--optimizer", "optimizer", str, "optimizers"),
+)
+SINGLE = ("length", "steps", "batch_size", "learning_rate")
+
+
+def add_studies(commands) -> None:
+    """Add all commands of this module."""
+    _add_sweep(commands)
+    _add_ensemble(commands)
+    _add_transfer(commands)
+
+
+def _add_sweep(commands) -> None:
+    add = add_command(
+        commands,
+        "sweep",
+        _sweep,
+        "tune with other settings, over seeds, and compare",
+        "minipt sweep --length 1,5,20,60 --init uniform,vocab --seeds 3",
+    ).add_argument
+    add_task(add)
+    add_base(add)
+    add("--learner", type=_values(str), help=f"who learns: {', '.join(LEARNERS)}", metavar="A,B")
+    for flag, field, kind, meaning in FLAGS:
+        add(flag, dest=field, type=_values(kind), metavar="A,B", help=meaning)
+    _add_common(add)
+
+
+def _add_ensemble(commands) -> None:
+    add = add_command(
+        commands,
+        "ensemble",
+        _ensemble,
+        "tune prompts that differ in their seed, and let them vote",
+        "minipt ensemble --task questions --members 5",
+    ).add_argument
+    add_task(add)
+    add_base(add)
+    add("--members", type=int, default=5, help="how many prompts (default: 5)")
+    _add_single(add)
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def _add_transfer(commands) -> None:
+    add = add_command(
+        commands,
+        "transfer",
+        _transfer,
+        f"tune on each of {', '.join(DOMAINS)}, and ask on all",
+        "minipt transfer --base minilm --seeds 3",
+    ).add_argument
+    add_base(add)
+    _add_single(add)
+    _add_common(add)
+
+
+def _add_common(add: Callable) -> None:
+    add("--seeds", type=int, default=SEEDS, help=f"seeds 0, 1, and so on (default: {SEEDS})")
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def _add_single(add: Callable) -> None:
+    for flag, field, kind, _ in FLAGS:
+        if field in SINGLE:
+            add(flag, dest=field, type=kind, help="as for `minipt tune`")
+
+
+def _values(kind: type) -> Callable[[str], list]:
+    """What argparse calls to read a list such as 1,5,20."""
+
+    def values(text: str) -> list:
+        return [kind(part) for part in text.split(",")]
+
+    values.__name__ = f"list of {kind.__name__}"  # argparse's complaint names it
+    return values
+
+
+def _given(chosen: argparse.Namespace) -> dict:
+    names = [field.name for field in fields(Settings)]
+    return {n: getattr(chosen, n) for n in names if getattr(chosen, n, None) is not None}
+
+
+def _sweep(chosen: argparse.Namespace) -> int:
+    base = load_base(chosen.base)
+    task = choose_task(chosen, base)
+    axes = _given(chosen)
+    if chosen.learner:
+        axes = {"learner": chosen.learner} | axes
+    rows = sweep(base, task, axes, chosen.seeds)
+    table, found = tell_sweep(task, rows), {"rows": describe_sweep(rows)}
+    name = f"sweep-{task.name}-{base.name}-{key_of([axes, chosen.seeds, base.fingerprint])}"
+    place = write_result(name, table, found, draw_sweep(task, rows))
+    print(json.dumps(found) if chosen.json else f"{table}\n\nwritten: {place}/")
+    return 0
+
+
+def _ensemble(chosen: argparse.Namespace) -> int:
+    base = load_base(chosen.base)
+    task = choose_task(chosen, base)
+    settings = [suited(base, task, **_given(chosen), seed=seed) for seed in range(chosen.members)]
+    results = run_all(Job("prompt", base, task, each) for each in settings)
+    prompts = [result.prompt() for result in results]
+    found = ensemble(base, prompts, task)
+    between = losses_between(base, *prompts[:2], task)
+    if chosen.json:
+        print(json.dumps({"accuracies": found.accuracies(), "losses_between": between}))
+        return 0
+    path = ", ".join(f"{loss:.2f}" for loss in between)
+    print(f"{tell_ensemble(task, found)}\n\nvalidation loss from the first to the second: {path}")
+    return 0
+
+
+def _transfer(chosen: argparse.Namespace) -> int:
+    base = load_base(chosen.base)
+    tasks = [load_task(name) for name in DOMAINS]
+    settings = _given(chosen)
+    matrix = domain_matrix(base, tasks, chosen.seeds, **settings)
+    first, second = tasks[:2]
+    few = suited(base, second, **settings).steps // FEWER
+    starts = head_starts(base, first, second, chosen.seeds, max(1, few), **settings)
+    prompt = Job("prompt", base, first, suited(base, first, **settings))
+    found = {"matrix": matrix, "starts": starts, "steps": few}
+    if base.config.head == "language":
+        found["another_base"] = on_another_base(run(prompt).prompt(), base, first)
+    if chosen.json:
+        print(json.dumps(found))
+        return 0
+    parts = [tell_matrix(matrix), tell_starts(second, few, starts)]
+    if "another_base" in found:
+        parts.append(tell_another_base(first, found["another_base"]))
+    print("\n\n".join(parts))
+    return 0

@@ -1,0 +1,140 @@
+"""Ensembles: several prompts, one base, one batch, and what they say together.
+
+Lester et al. 2021, section 6: k prompts that differ in their seed are k models for the price of one
+base. Each text stands in the batch k times, each time behind another prompt; the answers are put to
+a vote, or their probabilities averaged. In: prompts for one task. Out: `Ensemble`, with each
+member's answers beside those of all.
+
+The mean of the *vectors* is another thing, and fails: two prompts that learnt the same task from
+different starts lie far apart, and half way between them the loss is high (`losses_between`). The
+story continues in `transfer.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from minipt.base import Base
+from minipt.errors import MiniptError
+from minipt.evaluate import encode_split, evaluate, read_task
+from minipt.ops import softmax
+from minipt.prompt import SoftPrompt
+from minipt.report import align
+from minipt.tasks import Split, Task
+from minipt.text import Batch, batches
+from minipt.wiring import logits_together
+
+TEXTS = 8  # a batch, before it is repeated
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What k prompts answer on N texts of K classes.
+
+    probabilities (k, N, K); labels (N,) the right answers; averaged (N,): the answers of one prompt
+    whose vectors are the mean of theirs; best: the member that does best on validation.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    averaged: np.ndarray
+    best: int
+
+    @property
+    def votes(self) -> np.ndarray:
+        """The answers that most members give; where two are equal, the surer one. (N,)"""
+        K = self.probabilities.shape[-1]
+        counts = np.eye(K)[self.probabilities.argmax(-1)].sum(0)  # (N, K)
+        return (counts + self.probabilities.mean(0)).argmax(-1)  # a mean is below one vote
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The answers of the mean probability. (N,)"""
+        return self.probabilities.mean(0).argmax(-1)
+
+    def accuracies(self) -> dict[str, float]:
+        """Members' mean, lowest and highest, the best on validation, and the ways to join them."""
+        members = (self.probabilities.argmax(-1) == self.labels).mean(-1)  # (k,)
+        answers = {"vote": self.votes, "mean probability": self.mean}
+        answers["mean of the vectors"] = self.averaged
+        found = {
+            "members, mean": members.mean(),
+            "members, lowest": members.min(),
+            "members, highest": members.max(),
+            "best on validation": members[self.best],
+        }
+        found |= {name: (each == self.labels).mean() for name, each in answers.items()}
+        return {name: float(accuracy) for name, accuracy in found.items()}
+
+
+def ensemble(base: Base, prompts: Sequence[SoftPrompt], task: Task) -> Ensemble:
+    """Let all prompts answer the test split.
+
+    Raises MiniptError for prompts of different lengths, fewer than two, one with a head of its own,
+    and a task whose answers are texts.
+    """
+    lengths = {len(prompt.vectors) for prompt in prompts}
+    if len(prompts) < 2 or len(lengths) > 1 or any(p.head is not None for p in prompts):
+        raise MiniptError("an ensemble needs two prompts or more, of one length, without heads")
+    if not task.labels:
+        raise MiniptError("an ensemble votes on labels: responses cannot be put to a vote")
+    on_validation = [evaluate(base, each, task.validation, task).accuracy for each in prompts]
+    averaged = evaluate(base, average(prompts), task.test, task)
+    return Ensemble(
+        probabilities=_answers(base, prompts, task.test, task),
+        labels=task.test.labels,
+        averaged=averaged.probabilities.argmax(-1),
+        best=int(np.argmax(on_validation)),
+    )
+
+
+def average(prompts: Sequence[SoftPrompt], shares: Sequence[float] | None = None) -> SoftPrompt:
+    """A prompt whose vectors are the (weighted) mean of others'."""
+    vectors = np.average([prompt.vectors for prompt in prompts], axis=0, weights=shares)
+    return replace(prompts[0], vectors=vectors.astype(prompts[0].vectors.dtype))
+
+
+def losses_between(
+    base: Base, first: SoftPrompt, second: SoftPrompt, task: Task, points: int = 5
+) -> list[float]:
+    """The validation loss, in nats, at evenly spaced points from one prompt to another."""
+    shares = np.linspace(0, 1, points)
+    between = [average([first, second], [1 - share, share]) for share in shares]
+    return [evaluate(base, prompt, task.validation, task).loss for prompt in between]
+
+
+def _answers(base: Base, prompts: Sequence[SoftPrompt], split: Split, task: Task) -> np.ndarray:
+    """(k, N, K)"""
+    vectors = np.stack([prompt.vectors for prompt in prompts])  # (k, P, C)
+    reading = read_task(base, None, split, task)
+    room = base.config.context - vectors.shape[1]
+    token_rows, targets, _ = encode_split(base, reading, split, room)
+    found = np.empty((len(vectors), len(token_rows), len(reading.choices)), base.dtype)
+    for indices, batch in batches(token_rows, targets, reading, TEXTS):
+        found[:, indices] = softmax(_logits_of_all(base, vectors, batch))
+    return found
+
+
+def _logits_of_all(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray:
+    """Every text behind every prompt, in one forward pass. vectors (k, P, C) -> (k, B, K)"""
+    k, B = len(vectors), len(batch.ids)
+    positions = None if batch.positions is None else np.tile(batch.positions, k)
+    repeated = Batch(
+        ids=np.tile(batch.ids, (k, 1)),  # (kB, T)
+        lengths=np.tile(batch.lengths, k),
+        targets=np.tile(batch.targets, k),
+        choices=batch.choices,
+        positions=positions,
+    )
+    in_front = np.repeat(vectors, B, axis=0)  # (kB, P, C)
+    return logits_together(base, in_front, repeated).reshape(k, B, -1)
+
+
+def tell_ensemble(task: Task, found: Ensemble) -> str:
+    """A line for each way to answer: how many right, and the accuracy."""
+    total = len(found.labels)
+    rows = [(f"{task.name}, {len(found.probabilities)} prompts", "right", "accuracy")]
+    for name, accuracy in found.accuracies().items():
+        rows.append((name, f"{accuracy * total:,.1f} of {total:,}", f"{accuracy:.3f}"))
+    return align(rows, "<>>")

@@ -1,0 +1,193 @@
+"""Many runs, each done once: what sweeps, tables of rivals and evidence are made of.
+
+In: jobs, each a learner's name, a base, a task and settings. Out: their results, trained now or
+read from `runs/study/`, where each has a directory named after all that decides its bits. A run
+that was killed goes on from its last checkpoint, so that a study that is started again, however it
+ended, gives the same results bit for bit. The story continues in `sweep.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from minipt.base import Base
+from minipt.errors import MiniptError
+from minipt.evaluate import Evaluation, measure, read_task
+from minipt.files import complete_directory, complete_file, read_tensors, write_tensors
+from minipt.learn import Arrays, Learner, Settings, digest, learn
+from minipt.prompt import SoftPrompt, versions
+from minipt.rivals import LEARNERS
+from minipt.store import PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
+from minipt.tasks import Split, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STUDY = RUNS / "study"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: who learns, with which base, what, and how.
+
+    start: a prompt to begin with in place of the learner's own start.
+    """
+
+    learner: str
+    base: Base
+    task: Task
+    settings: Settings
+    start: SoftPrompt | None = None
+
+    def make(self) -> Learner:
+        """The learner before its first step. Raises MiniptError for an unknown name."""
+        if self.learner not in LEARNERS:
+            known = ", ".join(LEARNERS)
+            raise MiniptError(f"there is no rival {self.learner!r}: choose one of {known}")
+        learner = LEARNERS[self.learner](self.base, self.task, self.settings)
+        if self.start is not None:
+            learner.arrays["prompt"][...] = self.start.vectors
+        return learner
+
+    @property
+    def directory(self) -> Path:
+        """Where its result stands once it is done."""
+        start = "" if self.start is None else hashlib.sha256(self.start.vectors).hexdigest()
+        decides = [self.learner, self.base.fingerprint, digest(self.task), start]
+        name = f"{self.learner}-{self.task.name}-{self.base.name}-{self.settings.seed}"
+        return STUDY / f"{name}-{key_of([*decides, asdict(self.settings)])}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job came to. record: as in `run.json`; arrays: the best on validation."""
+
+    job: Job
+    record: dict
+    arrays: Arrays
+
+    def learner(self) -> Learner:
+        """The learner as it was when it did best, to ask it about other texts."""
+        learner = self.job.make()
+        for name, array in learner.arrays.items():
+            array[...] = self.arrays[name]
+        return learner
+
+    def prompt(self) -> SoftPrompt:
+        """Of a job whose learner is a soft prompt."""
+        return self.learner().prompt
+
+    def evaluate(self, split: Split, task: Task) -> Evaluation:
+        """What it answers on a split of any task with the same labels, in that task's words."""
+        learner = self.learner()
+        reading = read_task(learner.base, None, split, task)
+        return measure(learner.base, learner.answerer(), reading, split, learner.room)
+
+
+def run(job: Job) -> Result:
+    """The result of a job, from `runs/study/` if it was done before.
+
+    Raises MiniptError as the learner does, and KeyboardInterrupt on Ctrl-C, with what was learnt
+    kept in a checkpoint.
+    """
+    place = job.directory
+    if not place.exists():
+        learner, checkpoint = job.make(), checkpoint_path(place)
+        learnt = learn(learner, job.task, job.settings, checkpoint, resume=checkpoint.exists())
+        if learnt.interrupted:
+            raise KeyboardInterrupt
+        best = learnt.history[learnt.best_step]
+        record = {
+            "learner": job.learner,
+            "task": job.task.name,
+            "base": job.base.name,
+            "fingerprint": job.base.fingerprint,
+            "settings": asdict(job.settings),
+            "best_step": learnt.best_step,
+            "validation_accuracy": best["validation_accuracy"],
+            "validation_loss": best["validation_loss"],
+            "test_accuracy": learnt.test.accuracy,
+            "test_loss": learnt.test.loss,
+            "correct": learnt.test.correct,
+            "total": learnt.test.total,
+            "trained_numbers": sum(array.size for array in learnt.arrays.values()),
+            "losses": [step["loss"] for step in learnt.history[1:]],
+            "seconds": round(learnt.seconds, 3),
+            "versions": versions(),
+        }
+        with complete_directory(place) as partial:
+            write_json(partial / "run.json", record)
+            write_tensors(partial / "arrays.safetensors", learnt.arrays, {})
+            if job.learner.startswith("prompt"):
+                learner.prompt.save(partial / "prompt.safetensors")
+        shutil.rmtree(unfinished(place), ignore_errors=True)
+    arrays, _ = read_tensors(place / "arrays.safetensors", "result", f"remove {place}")
+    return Result(job, read_json(place / "run.json"), arrays)
+
+
+def run_all(jobs: Iterable[Job]) -> list[Result]:
+    """The results of jobs in their order, with a bar that shows the time left."""
+    jobs = list(jobs)
+    left = [job for job in jobs if not job.directory.exists()]
+    with tqdm(total=len(left), desc="runs", unit="run", disable=None) as bar:
+        for job in left:
+            bar.set_postfix_str(f"{job.learner}, seed {job.settings.seed}")
+            run(job)
+            bar.update()
+    return [run(job) for job in jobs]
+
+
+def key_of(decides: object) -> str:
+    """Twelve hex digits that differ wherever what decides a result differs; of what JSON knows."""
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]
+
+
+def write_result(name: str, table: str, found: object, figure: Figure | None = None) -> Path:
+    """Write `runs/<name>/`: table.txt, result.json, and figure.png if there is one.
+
+    What stands there already is replaced, file by file, by what is the same.
+    """
+    place = RUNS / name
+    with complete_file(place / "table.txt") as partial:
+        partial.write_text(f"{table}\n", encoding="utf-8")
+    write_json(place / "result.json", found)
+    if figure is not None:
+        with complete_file(place / "figure.png") as partial:
+            figure.savefig(partial, dpi=PIXELS_PER_INCH)
+    return place
+
+
+def remember(name: str, decides: object, make: Callable[[], object]) -> object:
+    """What `make` returns, in JSON; computed once for a name and all that decides it."""
+    path = STUDY / f"{name}-{key_of(decides)}.json"
+    if not path.exists():
+        write_json(path, make())
+    return read_json(path)
+
+
+def write_json(path: Path, found: object) -> None:
+    """Complete or not at all."""
+    with complete_file(path) as partial:
+        partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> object:
+    """Raises MiniptError for a file that is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MiniptError(f"{path} cannot be read ({error}): remove {path.parent}") from error
+
+
+def accuracies(results: Iterable[Result], which: str = "test_accuracy") -> np.ndarray:
+    """One accuracy a result. (N,)"""
+    return np.array([result.record[which] for result in results])
