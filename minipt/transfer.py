@@ -55,14 +55,14 @@ def domain_matrix(
 
 
 def head_starts(
-    base: Base, source: Task, task: Task, seeds: int, steps: int, **settings: object
+    base: Base, source: Task, task: Task, seeds: int, few: int, **settings: object
 ) -> dict[str, list[float]]:
-    """A task learnt in few steps, from the usual start and from another task's prompt (SPoT).
+    """A task learnt in few steps only, from the usual start and from another task's prompt (SPoT).
 
     Returns test accuracies, one a seed, by the name of the start: "usual", and the source's.
     """
     learnt = run_all(_jobs(base, source, seeds, settings))
-    short = list(_jobs(base, task, seeds, settings | {"steps": steps}))
+    short = list(_jobs(base, task, seeds, settings | {"steps": few}))
     begun = [replace(job, start=result.prompt()) for job, result in zip(short, learnt, strict=True)]
     results = run_all([*short, *begun])
     halves = {"usual": results[:seeds], source.name: results[seeds:]}

@@ -1,0 +1,415 @@
+"""Ten published claims about prompt tuning, each with its rule for a verdict.
+
+In: a `Plan`, which says how much time there is. Out: for each claim a `Finding`, with the verdict
+that its rule gives on what was measured. The rules were written before the runs: a claim holds here
+if the 95 % interval of a mean difference lies on its side of zero, fails if it lies on the other,
+and cannot be told if zero is inside. Differences are of test accuracies, paired by seed and task.
+Learning rates are chosen on validation, on the mean of the seeds. The story continues in
+`evidence.py`, which runs all and writes the report.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from minipt.base import Base
+from minipt.checkpoint import load_base
+from minipt.datasets import load_task
+from minipt.ensemble import ensemble
+from minipt.rivals import rates_for
+from minipt.study import Result, accuracies, remember
+from minipt.sweep import Row, sweep
+from minipt.tasks import Task
+from minipt.transfer import DOMAINS, head_starts, zero_shot
+
+HOLDS, FAILS, UNCLEAR = "holds here", "does not hold here", "cannot be told at this size"
+# Student's t at 97.5 %, for 1 to 12 degrees of freedom; for more, the last, which is a little wide.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18)
+SMALL_BASES = ("nano", "micro", "tiny")
+SMALL_TASKS = ("questions", "sms-spam")
+
+Table = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run. seeds: of every cell; steps: of the small bases, and of the large ones;
+    rates: learning rates that each cell chooses from; large: bases beside the small ones."""
+
+    name: str
+    seeds: int
+    steps: int
+    large_steps: int
+    rates: int
+    large: tuple[str, ...]
+
+
+PLANS = {
+    "quick": Plan("quick", 3, 60, 0, 1, ()),
+    "default": Plan("default", 3, 400, 200, 2, ("minilm",)),
+    "full": Plan("full", 3, 400, 200, 2, ("minilm", "smollm2-135m")),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found: the verdict, a sentence with the numbers that decided it, and all numbers.
+
+    lines: for a figure: by name, (mean, lowest, highest) at each setting.
+    """
+
+    verdict: str
+    because: str
+    table: Table
+    lines: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed, by whom, and how it is put to the test."""
+
+    number: int
+    says: str
+    source: str
+    setting: str
+    rule: str
+    test: Callable[[Plan], Finding]
+
+
+CLAIMS: list[Claim] = []
+
+
+def claim(says: str, source: str, setting: str, rule: str) -> Callable:
+    """Enter the function below as the next claim's test."""
+
+    def enter(test: Callable[[Plan], Finding]) -> Callable[[Plan], Finding]:
+        CLAIMS.append(Claim(len(CLAIMS) + 1, says, source, setting, rule, test))
+        return test
+
+    return enter
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of n paired differences and its 95 % interval (Student 1908)."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> "Difference":
+        """first - second, pair by pair, arrays joined."""
+        pairs = np.concatenate(list(first)) - np.concatenate(list(second))
+        n, mean = len(pairs), float(pairs.mean())
+        half = STUDENT[min(n - 1, len(STUDENT)) - 1] * float(pairs.std(ddof=1)) / math.sqrt(n)
+        return cls(mean, mean - half, mean + half)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the first is larger."""
+        if self.low > 0:
+            return HOLDS
+        return FAILS if self.high < 0 else UNCLEAR
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+@cache
+def the_base(name: str) -> Base:
+    """A base, loaded once."""
+    return load_base(name)
+
+
+@cache
+def the_task(name: str) -> Task:
+    """A task, loaded once."""
+    return load_task(name)
+
+
+def rows_of(
+    plan: Plan, base_name: str, task_name: str, learner: str = "prompt", **axes: Sequence
+) -> list[Row]:
+    """A sweep over the axes, with the plan's seeds, steps and rates."""
+    base, task = the_base(base_name), the_task(task_name)
+    steps = plan.large_steps if base_name in plan.large else plan.steps
+    rates = rates_for(learner, base, task)[: plan.rates]
+    axes = {"learner": [learner], "learning_rate": rates} | axes
+    return sweep(base, task, axes, plan.seeds, steps=steps, evaluate_every=max(1, steps // 4))
+
+
+def tests_of(plan: Plan, base: str, task: str, learner: str = "prompt", **axes) -> np.ndarray:
+    """The test accuracies of the one combination. (seeds,)"""
+    (row,) = rows_of(plan, base, task, learner, **axes)
+    return accuracies(row.results)
+
+
+def results_of(plan: Plan, base: str, task: str, learner: str = "prompt", **axes) -> list[Result]:
+    """The results of the one combination, one a seed."""
+    (row,) = rows_of(plan, base, task, learner, **axes)
+    return row.results
+
+
+def spread(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean, the lowest and the highest."""
+    return float(values.mean()), float(values.min()), float(values.max())
+
+
+def tabulated(head: Sequence[str], cells: Mapping[Sequence[str], np.ndarray]) -> Table:
+    """A row a cell: its names, then mean, lowest and highest."""
+    rows = [(*head, "mean", "lowest", "highest")]
+    for names, values in cells.items():
+        rows.append((*names, *(f"{number:.3f}" for number in spread(values))))
+    return rows
+
+
+@claim(
+    says="Prompt tuning closes in on full fine-tuning as the base grows.",
+    source="Lester et al. 2021, figure 1",
+    setting="questions on three small bases of one family; with larger ones, film reviews too",
+    rule="holds if the gap (full minus prompt) is smaller at the largest small base than at the "
+    "smallest, fails if it is larger",
+)
+def closing_gap(plan: Plan) -> Finding:
+    """The gap between full fine-tuning and 20 vectors, by size."""
+    cells, gaps, lines = {}, {}, {"prompt": {}, "full": {}}
+    places = [(base, "questions") for base in SMALL_BASES]
+    places += [(base, "movie-reviews") for base in plan.large]
+    for base, task in places:
+        for learner, points in lines.items():
+            cells[base, task, learner] = tests_of(plan, base, task, learner)
+            points[base] = spread(cells[base, task, learner])
+        gaps[base] = cells[base, task, "full"] - cells[base, task, "prompt"]
+    change = Difference.of([gaps[SMALL_BASES[0]]], [gaps[SMALL_BASES[-1]]])
+    said = ", ".join(f"{base} {gap.mean():.3f}" for base, gap in gaps.items())
+    because = f"the gap by base: {said}; from nano to tiny it closes by {change}"
+    table = tabulated(("base", "task", "learner"), cells)
+    return Finding(change.verdict, because, table, lines)
+
+
+@claim(
+    says="Longer prompts help up to about 20 vectors, and little beyond.",
+    source="Lester et al. 2021, figure 3a",
+    setting="1, 5, 20 and 100 vectors in front of the tiny base, two tasks",
+    rule="holds if 20 beat 1, and 100 beat 20 by less than half of that; fails if 20 do not beat 1 "
+    "or if 100 beat 20 by more than 20 beat 1",
+)
+def longer_prompts(plan: Plan) -> Finding:
+    """How accuracy grows with the number of vectors."""
+    lengths, cells = (1, 5, 20, 100), {}
+    for task in SMALL_TASKS:
+        for row in rows_of(plan, "tiny", task, length=list(lengths)):
+            cells[task, str(row.values["length"])] = accuracies(row.results)
+    up = Difference.of(*([cells[task, n] for task in SMALL_TASKS] for n in ("20", "1")))
+    beyond = Difference.of(*([cells[task, n] for task in SMALL_TASKS] for n in ("100", "20")))
+    if up.verdict == HOLDS and beyond.high < up.mean / 2:
+        verdict = HOLDS
+    elif up.verdict == FAILS or beyond.low > up.mean:
+        verdict = FAILS
+    else:
+        verdict = UNCLEAR
+    because = f"20 against 1: {up}; 100 against 20: {beyond}"
+    return Finding(verdict, because, tabulated(("task", "vectors"), cells), by_first(cells))
+
+
+@claim(
+    says="Starts from the vocabulary or from label words beat uniform ones, less so for larger "
+    "bases.",
+    source="Lester et al. 2021, figure 3b",
+    setting="three starts in front of the nano and the tiny base, two tasks",
+    rule="holds if both beat uniform on the tiny base, and by less than on the nano base; fails if "
+    "uniform beats both on the tiny base",
+)
+def starts(plan: Plan) -> Finding:
+    """What the first vectors are worth."""
+    methods, cells = ["uniform", "vocab", "labels"], {}
+    for base in ("nano", "tiny"):
+        for task in SMALL_TASKS:
+            for row in rows_of(plan, base, task, method=methods):
+                cells[base, task, row.values["method"]] = accuracies(row.results)
+
+    def gain(base: str, method: str) -> Difference:
+        return Difference.of(
+            [cells[base, task, method] for task in SMALL_TASKS],
+            [cells[base, task, "uniform"] for task in SMALL_TASKS],
+        )
+
+    gains = {(base, m): gain(base, m) for base in ("nano", "tiny") for m in methods[1:]}
+    verdicts = {gains["tiny", method].verdict for method in methods[1:]}
+    less = all(gains["tiny", m].mean < gains["nano", m].mean for m in methods[1:])
+    if verdicts == {HOLDS}:
+        verdict = HOLDS if less else UNCLEAR
+    else:
+        verdict = FAILS if verdicts == {FAILS} else UNCLEAR
+    because = "; ".join(f"{m} on {base} {found}" for (base, m), found in gains.items())
+    return Finding(verdict, because, tabulated(("base", "task", "start"), cells))
+
+
+@claim(
+    says="What the base was pre-trained to do matters.",
+    source="Lester et al. 2021, figure 3c",
+    setting="a decoder and a masked-word base of the same size that read the same text, two tasks",
+    rule="holds if the two differ on both tasks, each by more than its interval",
+)
+def objectives(plan: Plan) -> Finding:
+    """Next words against masked words."""
+    bases, cells = ("micro", "micro-masked"), {}
+    for task in SMALL_TASKS:
+        for base in bases:
+            cells[task, base] = tests_of(plan, base, task)
+    found = {
+        task: Difference.of([cells[task, bases[0]]], [cells[task, bases[1]]])
+        for task in SMALL_TASKS
+    }
+    differ = [difference.verdict != UNCLEAR for difference in found.values()]
+    because = "decoder minus masked: " + ", ".join(f"{task} {d}" for task, d in found.items())
+    table = tabulated(("task", "base"), cells)
+    return Finding(HOLDS if all(differ) else UNCLEAR, because, table)
+
+
+@claim(
+    says="An ensemble of five prompts beats their average, and mostly the best of them.",
+    source="Lester et al. 2021, table 4",
+    setting="five seeds in front of the tiny base, three tasks, mean probability",
+    rule="holds if it beats the members' mean on every task and at least equals the best on "
+    "validation on most; fails if it loses to the mean on most",
+)
+def ensembles(plan: Plan) -> Finding:
+    """Five prompts asked together."""
+    tasks, found = (*SMALL_TASKS, "movie-reviews"), {}
+    five = Plan(plan.name, 5, plan.steps, 0, plan.rates, ())
+    for task in tasks:
+        results = results_of(five, "tiny", task)
+        decides = [str(result.job.directory) for result in results]
+        found[task] = remember("ensemble", decides, lambda r=results, t=task: _together(r, t))
+    over_mean = [f["mean probability"] - f["members, mean"] for f in found.values()]
+    over_best = [f["mean probability"] - f["best on validation"] for f in found.values()]
+    most = len(tasks) // 2
+    if min(over_mean) > 0 and sum(x >= 0 for x in over_best) > most:
+        verdict = HOLDS
+    else:
+        verdict = FAILS if sum(x < 0 for x in over_mean) > most else UNCLEAR
+    said = zip(tasks, over_mean, over_best, strict=True)
+    because = "over the mean and over the best: "
+    because += "; ".join(f"{task} {mean:+.3f}, {best:+.3f}" for task, mean, best in said)
+    names = list(found[tasks[0]])
+    table = [("task", *names)]
+    table += [(task, *(f"{found[task][name]:.3f}" for name in names)) for task in tasks]
+    return Finding(verdict, because, table)
+
+
+def _together(results: Sequence[Result], task: str) -> dict[str, float]:
+    prompts = [result.prompt() for result in results]
+    return ensemble(prompts_base(results), prompts, the_task(task)).accuracies()
+
+
+def prompts_base(results: Sequence[Result]) -> Base:
+    """The base that all results share."""
+    return results[0].job.base
+
+
+@claim(
+    says="In a new domain a tuned prompt holds up better than a fine-tuned base.",
+    source="Lester et al. 2021, table 3",
+    setting="learnt on film reviews, asked on products, tweets and editorials; minilm, in the "
+    "quick plan the tiny base",
+    rule="holds if prompts lose less than fine-tuned bases, paired by seed and domain, from their "
+    "own domain to the others; fails if they lose more",
+)
+def new_domains(plan: Plan) -> Finding:
+    """What is lost on the way from film reviews to something else."""
+    base = plan.large[0] if plan.large else "tiny"
+    source, *others = DOMAINS
+    cells, losses = {}, {}
+    for learner in ("prompt", "full"):
+        results = results_of(plan, base, source, learner)
+        cells[learner, source] = accuracies(results)
+        decides = [str(result.job.directory) for result in results]
+        for name in others:
+            asked = remember(
+                "domain",
+                [decides, name],
+                lambda r=results, n=name: zero_shot(r, the_task(n)).tolist(),
+            )
+            cells[learner, name] = np.array(asked)
+        losses[learner] = [cells[learner, source] - cells[learner, name] for name in others]
+    kept = Difference.of(losses["full"], losses["prompt"])
+    because = f"base {base}: fine-tuning loses more than prompts by {kept}"
+    return Finding(kept.verdict, because, tabulated(("learner", "asked on"), cells))
+
+
+@claim(
+    says="On small bases, deep prefixes beat shallow prompts.",
+    source="Liu et al. 2022 (P-tuning v2), figure 2",
+    setting="20 vectors in front of, or 20 keys and values in each layer of, three small bases; "
+    "questions",
+    rule="holds if the prefix beats the prompt, paired by seed and base; fails if it loses",
+)
+def deep_prefixes(plan: Plan) -> Finding:
+    """Vectors in front, against keys and values in every layer."""
+    cells = {
+        (base, learner): tests_of(plan, base, "questions", learner)
+        for base in SMALL_BASES
+        for learner in ("prompt", "prefix")
+    }
+    gain = Difference.of(
+        *([cells[base, way] for base in SMALL_BASES] for way in ("prefix", "prompt"))
+    )
+    because = f"prefix minus prompt: {gain}"
+    return Finding(gain.verdict, because, tabulated(("base", "learner"), cells))
+
+
+@claim(
+    says="Training a prefix through a small network helps.",
+    source="Li & Liang 2021, section 4.3, says so; Liu et al. 2022, section 3.3, does not",
+    setting="a prefix of 20 on the tiny base, directly and through a network, two tasks",
+    rule="holds if the network's prefix beats the direct one, paired by seed and task; fails if it "
+    "loses",
+)
+def reparameterised(plan: Plan) -> Finding:
+    """The same keys and values, made by a network or not."""
+    cells = {
+        (task, learner): tests_of(plan, "tiny", task, learner)
+        for task in SMALL_TASKS
+        for learner in ("prefix", "prefix-mlp")
+    }
+    ways = ("prefix-mlp", "prefix")
+    gain = Difference.of(*([cells[task, way] for task in SMALL_TASKS] for way in ways))
+    because = f"through the network minus directly: {gain}"
+    return Finding(gain.verdict, because, tabulated(("task", "learner"), cells))
+
+
+@claim(
+    says="A prompt learnt on a related task is a better start.",
+    source="Vu et al. 2022 (SPoT), section 3",
+    setting="product reviews in a tenth of the steps, begun with a film review prompt or as usual; "
+    "minilm, in the quick plan the tiny base",
+    rule="holds if the related prompt's start beats the usual one, paired by seed; fails if it "
+    "loses",
+)
+def related_starts(plan: Plan) -> Finding:
+    """What film reviews teach about products."""
+    name = plan.large[0] if plan.large else "tiny"
+    base, (source, target) = the_base(name), map(the_task, DOMAINS[:2])
+    steps = plan.large_steps if plan.large else plan.steps
+    rate = rows_of(plan, name, DOMAINS[0])[0].rate
+    few = max(1, steps // 10)
+    settings = {"steps": steps, "learning_rate": rate}
+    found = head_starts(base, source, target, plan.seeds, few, **settings)
+    cells = {(start,): np.array(values) for start, values in found.items()}
+    usual, related = cells.values()
+    gain = Difference.of([related], [usual])
+    because = f"base {name}: the film prompt's start minus the usual one: {gain}"
+    return Finding(gain.verdict, because, tabulated(("start",), cells))
+
+
+def by_first(cells: Mapping[tuple[str, str], np.ndarray]) -> dict:
+    """For a figure: a line for each first name, over the second."""
+    lines: dict[str, dict] = {}
+    for (line, at), values in cells.items():
+        lines.setdefault(line, {})[at] = spread(values)
+    return lines
