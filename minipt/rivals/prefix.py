@@ -1,18 +1,18 @@
 """Deep prefix tuning: not vectors in front of the text learn, but what they would leave behind.
 
 Li and Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", section 4; Liu et
-al. 2022, "P-Tuning v2", section 3. A prompt reaches the texts only through the keys and values that
-it leaves in each layer, the `past` of `model.py`. Here these are what is trained, each layer's for
-itself: 2 L Hkv D numbers a position instead of C. The backward is that of the texts alone, whose
-last word is the gradient of the past; the prompt's own forward and backward are gone.
+al. 2022, "P-Tuning v2", section 3. In a causal base a prompt reaches the texts only through the
+keys and values that it leaves in each layer, the `past` of `model.py`. Here these are what is
+trained, each layer's for itself: 2 L Hkv D numbers a position instead of C. A step is the texts'
+own, whose backward ends at the past; a prompt's forward and backward are gone.
 
-The start is what a prompt leaves. Random keys and values fit no query and speak of nothing; those
-of real words are such as the base knows (Li and Liang, section 7.4).
+The start is what a prompt leaves: keys and values of real words are such as the base knows, and do
+better than random ones (Li and Liang, section 7.4).
 
-A base that is not causal reads keys and values in front of a text as well: all rows of the text see
-all of them, and no text changes them, other than a prompt's rows there. Its start is what a prompt
-leaves that stands alone, with no text to read. In both kinds of base a text's positions begin at P,
-as behind a prompt, and a key keeps the rotation of its own position, in which it was left.
+Texts of a base that is not causal read keys and values in front of them as well, all rows all of
+them; but there no text changes them, as it would the rows of a prompt. So their start is what a
+prompt leaves that stands alone. In every base a text's positions begin at P, as behind a prompt and
+as transformers counts behind `past_key_values`; a rotary key keeps the turn of its own position.
 
 In: a frozen base and a task. Out: keys and values. The story continues in `discrete.py`.
 """
@@ -65,14 +65,14 @@ class MlpPrefixLearner(PrefixLearner):
         hidden = tanh(rows weight1 + bias1)     (P, M)
         out    = hidden weight2 + bias2         (P, 2 L Hkv D)
 
-    All five arrays are trained, for the sake of the training: a step moves all layers and positions
-    together, which Li and Liang found steadier than to train `out` itself. What is kept is only
-    `out`, the keys and values of each position in a row.
+    A row of `out` holds a position's keys and values, and these are all that a user keeps. The five
+    arrays are there for the training only: one step moves all layers and positions together, which
+    Li and Liang found steadier than to train `out` itself.
 
-    The start is that of `PrefixLearner`: rows and weight1 are drawn, and weight2 is the least one
-    that makes the keys and values which a prompt leaves out of `hidden`. It exists where P <= M, as
-    P random rows of M numbers are independent; of a longer prefix it is the closest. A weight2
-    drawn at random would begin with keys and values that are noise.
+    The start is that of `PrefixLearner`: rows and weight1 are drawn, and weight2 is the smallest
+    that turns `hidden` into what a prompt leaves. It exists where P <= M, as P random rows of M
+    numbers are independent; for a longer prefix it is the closest. (With weight2 drawn too, as PEFT
+    draws it, the texts would first read noise.)
 
     arrays: "rows" (P, M), "weight1" (M, M), "bias1" (M,), "weight2" (M, 2 L Hkv D), "bias2".
     """

@@ -6,10 +6,10 @@ last layer. In: a frozen base, which reads the texts without a prompt, and of ea
 compared with, an encoder's unit vector. Out: a weight (C, K) and a bias (K,) that make logits of
 them. What no probe can find, a prompt has to make the base compute.
 
-Features are taken as they come. Adam moves every weight by about the rate, however large its
-gradient, so that a logit moves by about the rate times the sum of a text's |features|: some hundred
-times the rate behind a decoder's last norm, ten times behind a unit vector. So the rate that is
-good depends on the base. The story continues in `prefix.py`.
+Features are taken as they come, neither centred nor scaled. Adam moves every weight by about the
+rate, however large its gradient, and so a logit by about the rate times the sum of a text's
+|features|: 130 times the rate behind the tiny base's last norm, 15 times with MiniLM's unit
+vectors. Hence the rate that is good depends on the base. The story continues in `prefix.py`.
 """
 
 from dataclasses import replace

@@ -23,7 +23,7 @@ from minipt.base import Base
 from minipt.families import all_places
 from minipt.gradcheck import compare
 from minipt.learn import Arrays, Settings
-from minipt.rivals.lora import RANK, SCALE, LoraLearner
+from minipt.rivals.lora import LoraLearner
 from minipt.rivals.prefix import prefix_step
 from minipt.rivals.weights import weights_step
 from minipt.text import Batch
@@ -115,7 +115,7 @@ def lora_case(family: str, dtype: type) -> tuple[LoraLearner, Batch]:
 def peft_step(model: PreTrainedModel, learner: LoraLearner, batch: Batch) -> tuple[float, Arrays]:
     """PEFT's own adapter, with the learner's matrices in it."""
     names = [theirs for both in ADAPTED.values() for theirs in both]
-    config = peft.LoraConfig(r=RANK, lora_alpha=RANK * SCALE, target_modules=names)
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=names)
     tuned = peft.get_peft_model(model, config).to(model.dtype)
     places = all_places(learner.base.config, with_trunk=True)
     matrices = {}
@@ -147,16 +147,14 @@ def test_in_a_gpt2_loras_gradients_are_torchs(dtype: type):
     loss, ours = learner.loss_and_gradients(batch, np.random.default_rng(0))
     tensors, model = as_tensors(learner.arrays), twin(learner.base)
     changed = {}
+
+    def change(weight: str) -> torch.Tensor:
+        return 2.0 * tensors[f"{weight}.A"] @ tensors[f"{weight}.B"]
+
     for i in range(learner.base.config.layers):
         at = f"transformer.h.{i}.attn.c_attn.weight"
-        change = {
-            part: SCALE
-            * tensors[f"h{i}.attn.{part}.weight.A"]
-            @ tensors[f"h{i}.attn.{part}.weight.B"]
-            for part in ("query", "value")
-        }
-        nothing = torch.zeros_like(change["query"])
-        whole = torch.cat([change["query"], nothing, change["value"]], 1)
+        query, value = (change(f"h{i}.attn.{part}.weight") for part in ("query", "value"))
+        whole = torch.cat([query, torch.zeros_like(query), value], 1)
         changed[at] = model.get_parameter(at) + whole
     theirs = mean_loss(functional_call(model, changed, kwargs=inputs_of(batch)).logits, batch)
     theirs.backward()
