@@ -39,7 +39,7 @@ def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.nd
     hidden (B, R, C) of the rows in `rows_to_read` -> logits (N, K), N answers of K choices or,
     without choices, of the whole vocabulary
     """
-    features = _features(base, hidden, batch, trace)  # (N, C)
+    features = read_features(base, hidden, batch, trace)  # (N, C)
     trace.save("text.features", features)
     logits = features @ choice_vectors(base, batch.choices).T  # (N, K)
     if base.config.head == "masked" and not _are_vectors(batch.choices):
@@ -48,6 +48,15 @@ def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.nd
     if base.config.head is None:
         logits /= TEMPERATURE
     return logits
+
+
+def read_features(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """What is compared with the choices: hidden (B, R, C), as for `readout`, -> (N, C)"""
+    if base.config.head == "language":
+        return hidden[batch.counted]
+    if base.config.head == "masked":
+        return _masked_head(base, hidden[batch.counted], trace)
+    return embeddings(hidden, batch, trace)
 
 
 def readout_dx(
@@ -110,15 +119,6 @@ def embeddings(hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
     trace.note("text.pooled", pooled)
     trace.save("text.length", length)
     return unit
-
-
-def _features(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
-    """What is compared with the choices. hidden (B, R, C) -> (N, C)"""
-    if base.config.head == "language":
-        return hidden[batch.counted]
-    if base.config.head == "masked":
-        return _masked_head(base, hidden[batch.counted], trace)
-    return embeddings(hidden, batch, trace)
 
 
 def _features_dx(

@@ -133,12 +133,13 @@ WIRINGS = {"shared": shared, "concatenated": concatenated}
 def read_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
     """What a finished prompt leaves for texts to read, computed once and for all of them.
 
-    For causal bases only.
+    It is read alone: in a base that is not causal it leaves something else in front of a text.
     """
     if prompt is None:
         return None
     x = embed_vectors(base, prompt.vectors.astype(base.dtype))[None]  # (1, P, C)
-    return forward(base, x, Untraced(), "prompt", READ_NOTHING)[1]
+    length = np.array([x.shape[1]])  # (B = 1,)
+    return forward(base, x, Untraced(), "prompt", READ_NOTHING, lengths=length)[1]
 
 
 def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.ndarray:
@@ -173,11 +174,15 @@ def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
 
 def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
     """As `logits`, with the prompt already read. (N, V or K)"""
+    return readout(base, hidden_after(base, batch, past), batch, Untraced())
+
+
+def hidden_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
+    """The hidden states that these answers are made from. (B, R, C)"""
     start = past[0][0].shape[1] if past else 0
     text = embed_tokens(base, batch.ids, start)  # (B, T, C)
     read = rows_to_read(base, batch)  # (B, R)
-    hidden, _ = forward(base, text, Untraced(), "text", read, past, batch.lengths)  # (B, R, C)
-    return readout(base, hidden, batch, Untraced())
+    return forward(base, text, Untraced(), "text", read, past, batch.lengths)[0]
 
 
 def _forward_together(

@@ -1,12 +1,13 @@
 """Small random bases, prompts and batches for the tests, made without any framework."""
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from minipt.base import Base, Config, parameter_shapes
 from minipt.prompt import SoftPrompt
 from minipt.tasks import Split, Task
 from minipt.text import Batch
+from minipt.verbalizer import MASK
 
 SENTENCES = (
     "the film was good and the people in it were kind",
@@ -14,6 +15,7 @@ SENTENCES = (
     "a good day, a bad night, a long and happy life",
     "good words are kind words, bad words are cruel words",
 )
+SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song")
 
 LLAMA = {
     "norm": "rms",
@@ -29,6 +31,13 @@ BERT = {
     "causal": False,
     "segments": 2,
     "head": "masked",
+}
+FAMILIES = {
+    "gpt2": {},
+    "llama": LLAMA | {"key_value_heads": 1, "tied": False},
+    "llama-with-biases": LLAMA | {"attention_bias": True, "mlp_bias": True},
+    "bert": BERT,
+    "encoder": BERT | {"head": None},
 }
 
 
@@ -101,11 +110,19 @@ def base_with_tokenizer(seed: int = 0, context: int = 32) -> Base:
     return random_base(seed, vocabulary=size, context=context, tokenizer=tokenizer)
 
 
-SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song")
+def base_that_reads(family: str, **sizes: int) -> Base:
+    """One of the `FAMILIES`, with a tokenizer that has BERT's mask and ends."""
+    tokenizer = small_tokenizer()
+    tokenizer.add_special_tokens([MASK, "[CLS]", "[SEP]"])
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    fields = FAMILIES[family] | sizes
+    return random_base(3, vocabulary=size, context=40, tokenizer=tokenizer, **fields)
 
 
 def small_task() -> Task:
-    """Thirty-two texts of which one word gives the class away; a quarter each to look at."""
+    """Thirty-two texts, of which one word gives the class away; a quarter each to look at."""
     texts = [f"the {s} was {w}" for s in SUBJECTS for w in ("good", "kind", "bad", "cruel")]
     labels = np.array([0, 0, 1, 1] * len(SUBJECTS))
     split = {"train": slice(0, 16), "validation": slice(16, 24), "test": slice(24, 32)}

@@ -19,7 +19,7 @@ LAYERS = (
     ("families", "gguf_file", "bases", "checkpoint"),
     ("tasks", "datasets", "baseline"),
     ("evaluate", "learn", "tune"),
-    ("rivals.weights", "rivals.lora", "rivals"),
+    ("rivals.weights", "rivals.lora", "rivals.probe", "rivals.prefix", "rivals"),
     ("report", "plot", "store", "study", "sweep", "ensemble", "transfer"),
     ("xray", "doctor", "arguments", "cli_studies", "cli", "__main__"),
 )

@@ -8,9 +8,20 @@ by hand, in `written`. A bag of words stands in `minipt.baseline`.
 
 from minipt.learn import Learner
 from minipt.rivals.lora import LoraLearner
+from minipt.rivals.prefix import MlpPrefixLearner, PrefixLearner
+from minipt.rivals.probe import ProbeLearner
 from minipt.rivals.weights import BitFitLearner, FullLearner
 from minipt.tune import PromptLearner
 
 LEARNERS: dict[str, type[Learner]] = {
-    learner.name: learner for learner in (PromptLearner, FullLearner, BitFitLearner, LoraLearner)
+    learner.name: learner
+    for learner in (
+        PromptLearner,
+        FullLearner,
+        BitFitLearner,
+        LoraLearner,
+        ProbeLearner,
+        PrefixLearner,
+        MlpPrefixLearner,
+    )
 }

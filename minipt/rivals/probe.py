@@ -1,0 +1,70 @@
+"""The linear probe: the base only describes a text, and a linear map of the description learns.
+
+Alain and Bengio 2017, "Understanding intermediate layers using linear classifier probes", at the
+last layer. In: a frozen base, which reads the texts without a prompt, and of each text the features
+(C,) that it would answer with: what a decoder's output matrix or a masked-word head's table is
+compared with, an encoder's unit vector. Out: a weight (C, K) and a bias (K,) that make logits of
+them. What no probe can find, a prompt has to make the base compute.
+
+Features are taken as they come, neither centred nor scaled. Adam moves every weight by about the
+rate, however large its gradient, and so a logit by about the rate times the sum of a text's
+|features|: 130 times the rate behind the tiny base's last norm, 15 times with MiniLM's unit
+vectors. Hence the rate that is good depends on the base. The story continues in `prefix.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from minipt import ops
+from minipt.base import Base
+from minipt.errors import MiniptError
+from minipt.evaluate import read_task
+from minipt.learn import Arrays, Learner, Settings
+from minipt.readout import read_features
+from minipt.tasks import Task
+from minipt.text import Batch
+from minipt.trace import Untraced
+from minipt.wiring import Answer, hidden_after
+
+
+class ProbeLearner(Learner):
+    """arrays: "weight" (C, K), "bias" (K,), zeros at the start: all classes are equally likely.
+
+    Raises MiniptError for a task of responses, which has no classes.
+    """
+
+    name = "probe"
+
+    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+        reading = read_task(base, None, task.train, task)
+        if reading.choices is None:
+            raise MiniptError("a probe is trained for labels, not for responses: tune a prompt")
+        self.base = base
+        self.reading = replace(reading, how="a linear probe of the base's features")
+        self.room = base.config.context
+        K = len(reading.choices)
+        self.arrays = {
+            "weight": np.zeros((base.config.channels, K), base.dtype),
+            "bias": np.zeros(K, base.dtype),
+        }
+
+    def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
+        x = features(self.base, batch)  # (B, C)
+        losses, probabilities = ops.cross_entropy(self._logits(x), batch.answers)  # (B,), (B, K)
+        dlosses = np.full_like(losses, 1.0 / len(losses))  # (B,)
+        dlogits = ops.cross_entropy_dx(dlosses, probabilities, batch.answers)  # (B, K)
+        gradients = {"weight": ops.linear_dw(dlogits, x), "bias": ops.linear_db(dlogits)}
+        return float(losses.mean()), gradients
+
+    def answerer(self) -> Answer:
+        return lambda batch: self._logits(features(self.base, batch))
+
+    def _logits(self, x: np.ndarray) -> np.ndarray:
+        """(B, C) -> (B, K)"""
+        return ops.linear(x, self.arrays["weight"], self.arrays["bias"])
+
+
+def features(base: Base, batch: Batch) -> np.ndarray:
+    """What the base's own answers are made from, without a prompt: a row a text. (B, C)"""
+    return read_features(base, hidden_after(base, batch, None), batch, Untraced())
