@@ -19,7 +19,15 @@ LAYERS = (
     ("families", "gguf_file", "bases", "checkpoint"),
     ("tasks", "datasets", "baseline"),
     ("evaluate", "learn", "tune"),
-    ("rivals.weights", "rivals.lora", "rivals"),
+    (
+        "rivals.weights",
+        "rivals.lora",
+        "rivals.regularised",
+        "rivals.residual",
+        "rivals.discrete",
+        "rivals.written",
+        "rivals",
+    ),
     ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

@@ -7,10 +7,32 @@ by hand, in `written`. A bag of words stands in `minipt.baseline`.
 """
 
 from minipt.learn import Learner
+from minipt.rivals.discrete import DiscreteLearner
 from minipt.rivals.lora import LoraLearner
+from minipt.rivals.regularised import (
+    DecayLearner,
+    DecayToStartLearner,
+    DropoutLearner,
+    NearestLearner,
+    NoiseLearner,
+)
+from minipt.rivals.residual import ResidualLearner
 from minipt.rivals.weights import BitFitLearner, FullLearner
 from minipt.tune import PromptLearner
 
 LEARNERS: dict[str, type[Learner]] = {
-    learner.name: learner for learner in (PromptLearner, FullLearner, BitFitLearner, LoraLearner)
+    learner.name: learner
+    for learner in (
+        PromptLearner,
+        DecayLearner,
+        DecayToStartLearner,
+        DropoutLearner,
+        NoiseLearner,
+        NearestLearner,
+        ResidualLearner,
+        DiscreteLearner,
+        FullLearner,
+        BitFitLearner,
+        LoraLearner,
+    )
 }
