@@ -22,8 +22,8 @@ from minipt.text import Batch
 from minipt.tune import PromptLearner
 from minipt.wiring import Answer
 
-# At the rate 1.0 the tiny base's prompt grows to a norm of some hundreds, where the cross-entropy's
-# gradient has one of 0.05: the penalty's is then about as large.
+# At the rate 1.0 the tiny base's prompt grows to a norm of about 200, where the cross-entropy's
+# gradient has one of about 0.05: the penalty's then has 0.02.
 STRENGTH = 1e-4
 DROPPED = 0.1  # the share of vectors: two of twenty
 NOISE = 1.0  # in units of the deviation of the base's token embeddings
@@ -43,7 +43,7 @@ class PulledLearner(PromptLearner):
 
 
 class DecayLearner(PulledLearner):
-    """Towards zero: weight decay (Krogh & Hertz 1992, eq. 2)."""
+    """Towards zero: weight decay (Krogh & Hertz 1992)."""
 
     name = "prompt-decay"
 
