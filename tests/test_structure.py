@@ -19,8 +19,10 @@ LAYERS = (
     ("families", "gguf_file", "bases", "checkpoint"),
     ("tasks", "datasets", "baseline"),
     ("evaluate", "learn", "tune"),
-    ("rivals.weights", "rivals.lora", "rivals.probe", "rivals.prefix", "rivals"),
-    ("report", "plot", "store", "study", "sweep", "ensemble", "transfer"),
+    ("rivals.weights", "rivals.lora", "rivals.probe", "rivals.prefix", "rivals.regularised"),
+    ("rivals.residual", "rivals.wayward", "rivals.discrete", "rivals.written", "rivals"),
+    ("report", "plot", "store", "count", "cost", "neighbours", "influence", "reading"),
+    ("study", "sweep", "ensemble", "transfer", "claims", "evidence"),
     ("xray", "doctor", "arguments", "cli_studies", "cli", "__main__"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

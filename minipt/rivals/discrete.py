@@ -1,0 +1,106 @@
+"""A prompt of real tokens, found by search: the gradient proposes, the loss decides.
+
+In: a frozen base and a task. Out: P token ids, which can be read as text and typed in front of any
+text. A token cannot move along a gradient, but to first order the gradient g of the embedding at
+its place says how the loss changes when the token v stands there instead of w:
+
+    loss(v) ≈ loss(w) + (e_v - e_w) · g
+
+(HotFlip: Ebrahimi et al. 2018, section 3.) Each step takes one place, lets the tokens of the largest
+-e_v · g be candidates, and tries each on the same batch; the best stays if it is better than what
+stood there (AutoPrompt: Shin et al. 2020, section 2.2). The step is the base's own forward and
+backward. The story continues in `written.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from minipt.base import Base
+from minipt.evaluate import read_task
+from minipt.learn import Arrays, Learner, Settings
+from minipt.ops import cross_entropy
+from minipt.optim import Optimizer
+from minipt.prompt import SoftPrompt, init_prompt
+from minipt.rivals.regularised import nearest_rows
+from minipt.tasks import Task
+from minipt.text import Batch
+from minipt.wiring import Answer, answerer, loss_and_gradient
+
+CANDIDATES = 10
+
+
+class DiscreteLearner(Learner):
+    """arrays: "tokens" (P,), ids, at first those nearest to the start of a soft prompt.
+
+    Their gradient is that of their embeddings, (P, C). The learning rate is not used.
+    Raises MiniptError for a start that makes no sense.
+    """
+
+    name = "discrete"
+
+    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+        self.base = base
+        self.table = base.params["token.table"]  # (V, C)
+        self.reading = read_task(base, None, task.train, task)
+        self.room = base.config.context - chosen.length
+        self.start = init_prompt(
+            base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
+        )
+        self.ordinary = ordinary_tokens(base)  # (O,)
+        nearest = nearest_rows(self.table[self.ordinary], self.start.vectors)  # (P,)
+        self.arrays = {"tokens": self.ordinary[nearest]}
+        self.first = self.arrays["tokens"].copy()
+
+    def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
+        loss, gradient = loss_and_gradient(self.base, self.prompt(self.arrays["tokens"]), batch)
+        place = int(rng.integers(len(gradient)))
+        self.seen = batch, loss, place  # `update` searches on the same batch
+        return loss, {"tokens": gradient}
+
+    def update(self, optimizer: Optimizer, gradients: Arrays, rate: float) -> None:
+        """Put the best candidate in its place, if it lowers the loss of the batch just seen."""
+        batch, lowest, place = self.seen
+        best = self.arrays["tokens"]
+        for token in self.candidates(gradients["tokens"][place]):
+            tried = self.arrays["tokens"].copy()
+            tried[place] = token
+            loss = batch_loss(self.base, self.prompt(tried), batch)
+            if loss < lowest:
+                lowest, best = loss, tried
+        self.arrays["tokens"][...] = best
+
+    def candidates(self, gradient: np.ndarray) -> np.ndarray:
+        """The tokens that promise the lowest loss, by the gradient at their place. (C,) -> ids"""
+        promises = -(self.table[self.ordinary] @ gradient)  # (O,)
+        return self.ordinary[np.argsort(-promises, kind="stable")[:CANDIDATES]]
+
+    def prompt(self, tokens: np.ndarray) -> SoftPrompt:
+        """The tokens' embeddings as a soft prompt. tokens (P,)"""
+        return replace(self.start, vectors=self.table[tokens])
+
+    def answerer(self) -> Answer:
+        return answerer(self.base, self.prompt(self.arrays["tokens"]))
+
+    def measures(self) -> dict[str, float]:
+        return {"tokens_changed": int((self.arrays["tokens"] != self.first).sum())}
+
+    def text(self) -> str:
+        """The prompt as one reads it."""
+        return self.base.tokenizer.decode(self.arrays["tokens"].tolist())
+
+
+def ordinary_tokens(base: Base) -> np.ndarray:
+    """The ids of all tokens but the special ones and BERT's places for future ones."""
+    left_out = set()
+    if base.tokenizer:
+        left_out = set(base.tokenizer.get_added_tokens_decoder())
+        vocabulary = base.tokenizer.get_vocab(with_added_tokens=False)
+        left_out |= {i for token, i in vocabulary.items() if token.startswith("[unused")}
+    return np.array([i for i in range(base.config.vocabulary) if i not in left_out])
+
+
+def batch_loss(base: Base, prompt: SoftPrompt, batch: Batch) -> float:
+    """The mean cross-entropy of a batch in nats, without a way back."""
+    losses, _ = cross_entropy(answerer(base, prompt)(batch), batch.answers)
+    return float(losses.mean())

@@ -1,0 +1,97 @@
+"""Residual prompt tuning: the vectors learn through a small network that they share.
+
+Razdaibiedina et al. 2023, "Residual Prompt Tuning: Improving Prompt Tuning with Residual
+Reparameterization", section 3. What the base reads is
+
+    prompt' = prompt + norm(relu(prompt down + b) up + c),    down (C, M), up (M, C), M < C
+
+with a layer norm as in `ops.layernorm`; prompt and network learn together. A step that the network
+takes moves all P vectors at once. After learning only prompt' (P, C) is kept, a soft prompt like
+any other. The story continues in `discrete.py`.
+"""
+
+import numpy as np
+
+from minipt import ops
+from minipt.base import Base
+from minipt.learn import Arrays, Settings
+from minipt.tasks import Task
+from minipt.text import Batch
+from minipt.tune import PromptLearner
+from minipt.wiring import Answer
+
+BOTTLENECK = 64  # M
+
+
+class ResidualLearner(PromptLearner):
+    """arrays: "prompt" (P, C) and the network's, by the names of `start_network`.
+
+    prompt: what the base read last, prompt'; once learnt, all that needs to be kept.
+    """
+
+    name = "prompt-residual"
+
+    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+        super().__init__(base, task, chosen)
+        rng = np.random.default_rng(chosen.seed)
+        network = start_network(base.config.channels, rng)
+        self.arrays |= {name: array.astype(base.dtype) for name, array in network.items()}
+        self.epsilon = base.config.epsilon
+
+    def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
+        kept = self._read()
+        loss, gradients = super().loss_and_gradients(batch, rng)
+        return loss, gradients | residual_back(gradients["prompt"], self.arrays, kept)
+
+    def answerer(self) -> Answer:
+        self._read()
+        return super().answerer()
+
+    def measures(self) -> dict[str, float]:
+        self._read()
+        return super().measures()
+
+    def _read(self) -> Arrays:
+        vectors, kept = residual(self.arrays, self.epsilon)
+        self.prompt = self.prompt.with_arrays(self.arrays | {"prompt": vectors})
+        return kept
+
+
+def start_network(channels: int, rng: np.random.Generator) -> Arrays:
+    """A network at its start: maps as PyTorch draws them, uniform up to 1 / √inputs, and a norm.
+
+    "down.weight" (C, M), "down.bias" (M,), "up.weight" (M, C), "up.bias", "norm.gain", "norm.bias"
+    (C,)
+    """
+    arrays = {}
+    for name, inputs, outputs in (("down", channels, BOTTLENECK), ("up", BOTTLENECK, channels)):
+        bound = inputs**-0.5
+        arrays[f"{name}.weight"] = rng.uniform(-bound, bound, (inputs, outputs))
+        arrays[f"{name}.bias"] = rng.uniform(-bound, bound, outputs)
+    return arrays | {"norm.gain": np.ones(channels), "norm.bias": np.zeros(channels)}
+
+
+def residual(arrays: Arrays, epsilon: float) -> tuple[np.ndarray, Arrays]:
+    """prompt' (P, C), and what the way back needs."""
+    inner = ops.linear(arrays["prompt"], arrays["down.weight"], arrays["down.bias"])  # (P, M)
+    active = np.maximum(inner, 0.0)
+    out = ops.linear(active, arrays["up.weight"], arrays["up.bias"])  # (P, C)
+    normed, xhat, rstd = ops.layernorm(out, arrays["norm.gain"], arrays["norm.bias"], epsilon)
+    return arrays["prompt"] + normed, {"active": active, "xhat": xhat, "rstd": rstd}
+
+
+def residual_back(dread: np.ndarray, arrays: Arrays, kept: Arrays) -> Arrays:
+    """`residual` from its last line to its first: the gradient of every array. dread (P, C)"""
+    active, xhat = kept["active"], kept["xhat"]
+    dgain, dbias = ops.layernorm_dw(dread, xhat)
+    dout = ops.layernorm_dx(dread, arrays["norm.gain"], xhat, kept["rstd"])  # (P, C)
+    dinner = ops.linear_dx(dout, arrays["up.weight"]) * (active > 0.0)  # (P, M)
+    return {
+        "prompt": dread + ops.linear_dx(dinner, arrays["down.weight"]),
+        "down.weight": ops.linear_dw(dinner, arrays["prompt"]),
+        "down.bias": ops.linear_db(dinner),
+        "up.weight": ops.linear_dw(dout, active),
+        "up.bias": ops.linear_db(dout),
+        "norm.gain": dgain,
+        "norm.bias": dbias,
+    }
