@@ -19,8 +19,9 @@ LAYERS = (
     ("families", "gguf_file", "bases", "checkpoint"),
     ("tasks", "datasets", "baseline"),
     ("evaluate", "learn", "tune"),
-    ("rivals.weights", "rivals.lora", "rivals"),
-    ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),
+    ("rivals.weights", "rivals.lora", "rivals.wayward", "rivals"),
+    ("report", "plot", "store", "neighbours", "influence", "reading"),
+    ("xray", "doctor", "cli", "__main__"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
 FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "flax", "autograd", "transformers", "peft"}

@@ -4,7 +4,7 @@ Khashabi et al. 2022, "Prompt Waywardness: The Curious Case of Discretized Inter
 Continuous Prompts", section 3. Beside the cross-entropy stands a pull of every vector towards the
 embedding of one token of any sentence one likes:
 
-    objective = loss(v) + γ Σₚ |vₚ - eₚ|²,    gradient = d loss / d v + 2 γ (v - e)
+    objective = loss(v) + γ/P Σₚ |vₚ - eₚ|²,    gradient = d loss / d v + 2 γ/P (v - e)
 
 with v the vectors (P, C) and e the sentence's embeddings (P, C). If such a prompt is found, and its
 nearest tokens are the sentence's, then nearest tokens do not tell what a prompt does: a warning to
@@ -20,7 +20,7 @@ from minipt.tasks import Task
 from minipt.text import Batch
 from minipt.tune import PromptLearner
 
-GAMMA = 0.01
+GAMMA = 0.02
 
 
 class WaywardLearner(PromptLearner):
@@ -44,5 +44,5 @@ class WaywardLearner(PromptLearner):
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
         loss, gradients = super().loss_and_gradients(batch, rng)
         away = self.prompt.vectors - self.start.vectors  # (P, C)
-        gradients["prompt"] += 2 * self.gamma * away
+        gradients["prompt"] += 2 * self.gamma / len(away) * away
         return loss, gradients
