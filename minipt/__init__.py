@@ -3,10 +3,10 @@
 Read the modules in this order: `ops`, `trace`; `base`, `model`, `text`, `prompt`, `readout`,
 `wiring`; `verbalizer`, `generate`, `responses`; `optim`, `evaluate`, `tune`, `gradcheck`; `fetch`,
 `families`, `gguf_file`, `bases`, `checkpoint`; `tasks`, `datasets`, `baseline`; `adapter`, `store`,
-`plot`, `report`, `xray`, `doctor`, `cli`. Each one's docstring says what comes in, what goes out
-and where the story continues. `errors` and `files` are small and serve all. The names
-`minipt.tune`, `minipt.evaluate` and `minipt.generate` are the functions; the modules are reached by
-`from minipt.tune import ...`.
+`plot`, `report`, `neighbours`, `influence`, `reading`, `xray`, `doctor`, `cli`. Each one's
+docstring says what comes in, what goes out and where the story continues. `errors` and `files` are
+small and serve all. The names `minipt.tune`, `minipt.evaluate` and `minipt.generate` are the
+functions; the modules are reached by `from minipt.tune import ...`.
 """
 
 from minipt.adapter import from_peft

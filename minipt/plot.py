@@ -1,4 +1,4 @@
-"""Pictures: a run's curves, and one training step as a page.
+"""Pictures: a run's curves, one training step as a page, and what a prompt reads as.
 
 In: plain numbers and arrays. Out: a matplotlib `Figure`, to be saved or shown in a notebook.
 matplotlib is imported only when something is drawn, and nothing here touches its global state. The
@@ -137,6 +137,72 @@ def draw_lines(
     _tidy(axes)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     return figure
+
+
+def draw_reading(
+    title: str,
+    places: Mapping[str, np.ndarray],
+    share: float,
+    closest: Mapping[str, Mapping[str, np.ndarray]],
+    attention: np.ndarray,
+    changes: np.ndarray,
+) -> Figure:
+    """A prompt of P vectors as a page: where they lie, who reads them, what is lost without each.
+
+    places: (N, 2) on a map, of "words", "prompt" and perhaps "start"; share: of the words' variance
+    that the map shows. closest: by the measure and by whose it is, numbers to compare. attention
+    (L, P): by layer. changes (P,): of the loss, without each vector.
+    """
+    from matplotlib.figure import Figure
+
+    layers = [f"layer {i}" for i in range(len(attention))]
+    figure = Figure(figsize=(10, 9.5 + 0.2 * len(layers)), layout="constrained")
+    figure.suptitle(_in_font(title), fontsize=11)
+    rows = [9, 9, len(layers) + 3, 8]
+    grid = figure.add_gridspec(4, 2, height_ratios=rows, width_ratios=[3, 2])
+    _map(figure.add_subplot(grid[:2, 0]), places, share)
+    for row, (measure, groups) in enumerate(closest.items()):
+        _strips(figure.add_subplot(grid[row, 1]), groups, f"{measure} to the nearest word")
+    heat = figure.add_subplot(grid[2, :])
+    _heat(heat, attention, layers, "the text's attention by layer")
+    losses = figure.add_subplot(grid[3, :])
+    losses.bar(np.arange(len(changes)), changes, color=BLUE)
+    losses.axhline(0, color=GREY, linewidth=0.8)
+    losses.set_title("the loss without each vector, more than with all (nats)", fontsize=10)
+    losses.set_xlabel("prompt vector", fontsize=9)
+    _number_vectors(losses, len(changes))
+    _tidy(losses)
+    return figure
+
+
+def _map(axes: Axes, places: Mapping[str, np.ndarray], share: float) -> None:
+    """The words as a cloud, and the way of each vector from its start, if that is known."""
+    prompt = places["prompt"]
+    axes.scatter(*places["words"].T, s=3, color=GREY, alpha=0.3, label="words")
+    if "start" in places:
+        start = places["start"]
+        axes.plot(*np.stack([start, prompt]).transpose(2, 0, 1), color=ORANGE, linewidth=0.5)
+        axes.scatter(*start.T, s=14, color=GREEN, label="the vectors' start", zorder=2)
+    axes.scatter(*prompt.T, s=22, color=ORANGE, label="the prompt's vectors", zorder=3)
+    for p, place in enumerate(prompt):
+        axes.annotate(str(p), place, (3, 3), textcoords="offset points", fontsize=7)
+    axes.set_title(f"a map: {share:.0%} of the variance of words", fontsize=10)
+    axes.set_xlabel("first principal component of the words", fontsize=9)
+    axes.set_ylabel("second", fontsize=9)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.09), ncols=3)
+    _tidy(axes)
+
+
+def _strips(axes: Axes, groups: Mapping[str, np.ndarray], title: str) -> None:
+    """Each group's values as a row of strokes, with one long stroke at the median."""
+    colours = {"prompt": ORANGE, "random": GREEN, "words": GREY}
+    for row, (who, values) in enumerate(groups.items()):
+        axes.plot(values, np.full(len(values), row), "|", color=colours[who], ms=12, alpha=0.4)
+        axes.plot(np.median(values), row, "|", color="black", ms=22)
+    axes.set_yticks(np.arange(len(groups)), groups, fontsize=8)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_title(title, fontsize=10)
+    _tidy(axes)
 
 
 def _heat(axes: Axes, weights: np.ndarray, names: Sequence[str], title: str) -> None:

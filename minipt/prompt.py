@@ -227,12 +227,9 @@ def init_prompt(
     return SoftPrompt(vectors.astype(table.dtype), base.fingerprint, base.name, about)
 
 
-def _draw_frequent(base: Base, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Token ids without repetition, as far as there are enough. (count,)
+def word_ids(base: Base) -> np.ndarray:
+    """The tokens that texts are made of. (W,)
 
-    Behind its single characters or bytes, a vocabulary's ids are in the order in which they were
-    made, the more frequent first, so that low ids are characters and frequent words or parts of
-    them; a vocabulary of fewer than 5,000 counts as frequent as a whole.
     Special tokens and BERT's places for future ones are left out.
     """
     left_out = set()
@@ -240,8 +237,23 @@ def _draw_frequent(base: Base, count: int, rng: np.random.Generator) -> np.ndarr
         left_out = set(base.tokenizer.get_added_tokens_decoder())
         vocabulary = base.tokenizer.get_vocab(with_added_tokens=False)
         left_out |= {i for token, i in vocabulary.items() if token.startswith("[unused")}
-    lowest = range(min(base.config.vocabulary, FREQUENT_TOKENS))
-    frequent = [i for i in lowest if i not in left_out]
+    return np.array([i for i in range(base.config.vocabulary) if i not in left_out])
+
+
+def frequent_ids(base: Base) -> np.ndarray:
+    """Those of `word_ids` that stand in front.
+
+    Behind its single characters or bytes, a vocabulary's ids are in the order in which they were
+    made, the more frequent first, so that low ids are characters and frequent words or parts of
+    them; a vocabulary of fewer than 5,000 counts as frequent as a whole.
+    """
+    words = word_ids(base)
+    return words[words < FREQUENT_TOKENS]
+
+
+def _draw_frequent(base: Base, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Token ids without repetition, as far as there are enough. (count,)"""
+    frequent = frequent_ids(base)
     return rng.choice(frequent, count, replace=count > len(frequent))
 
 

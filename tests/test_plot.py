@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from minipt.plot import draw_curves, draw_step
+from minipt.plot import draw_curves, draw_reading, draw_step
 
 
 def history(steps: int) -> list[dict]:
@@ -97,6 +97,23 @@ def test_a_step_on_one_page(layers, vectors, tokens, labels):
     assert texts_that_overlap(figure) == []
     rows = [label.get_text() for label in heat_of_tokens(figure).get_yticklabels()]
     assert rows[-1] == f"·token{tokens - 1}"  # the newest tokens are the ones that are kept
+
+
+@pytest.mark.parametrize(("layers", "vectors"), [(6, 20), (1, 1), (30, 100)])
+def test_a_reading_on_one_page(layers, vectors):
+    rng = np.random.default_rng(0)
+    places = {"words": rng.random((300, 2)), "prompt": 9 * rng.random((vectors, 2))}
+    groups = {"prompt": vectors, "random": 50, "words": 50}
+    closest = {
+        measure: {who: rng.random(count) for who, count in groups.items()}
+        for measure in ("cosine", "distance")
+    }
+    for known in ({}, {"start": rng.random((vectors, 2))}):
+        weights, changes = rng.random((layers, vectors)), rng.standard_normal(vectors)
+        figure = draw_reading("a prompt", places | known, 0.27, closest, weights, changes)
+        assert texts_that_overlap(figure) == []
+        shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert ("the vectors' start" in shown) == bool(known)
 
 
 def test_letters_that_the_font_lacks_and_formulas_do_no_harm():

@@ -1,0 +1,210 @@
+"""Reading a prompt: what its vectors lie near, who reads them, and what is lost without each.
+
+In: a tuned prompt, its base and its task. Out: a `PromptReading`, as text, as JSON and as a page
+drawn by `plot.py`. Three questions, since none of them alone is an answer: near words
+(`neighbours.py`) say what a vector resembles, attention says who looks at it, and only taking it
+away says what it does. Nothing is looked up on the test split. The story continues in `xray.py`,
+which looks into a single step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minipt.base import Base
+from minipt.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
+from minipt.neighbours import MEASURES, Nearest, Plane, closest, nearest, principal_plane
+from minipt.plot import draw_reading
+from minipt.prompt import SoftPrompt, frequent_ids, init_prompt
+from minipt.report import align, shorten
+from minipt.tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUANTILES = {"lowest": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "highest": 1.0}
+WHO = {
+    "prompt": "the prompt's vectors",
+    "random": "random vectors of the same norms",
+    "words": "real words, to another word",
+}
+CAVEAT = """\
+Near words are no explanation: a prompt can be tuned to lie nearest to the words of any sentence
+and still solve its task (Khashabi et al. 2022; minipt/rivals/wayward.py). Attention says which
+vectors are read, not what for. What is lost without a vector is what it does, the others being
+there."""
+
+
+@dataclass(frozen=True)
+class PromptReading:
+    """What can be said of P vectors.
+
+    nearest, closest: by the measure, "cosine" or "distance"; closest: for "prompt", "random" and
+    "words" how near the nearest token is. norms: of the "prompt" (P,), the "words" (W,) and, where
+    it is known, the "start". places: the same on the map, (N, 2). attention (L, P): by layer, the
+    mean over heads, the rows of a text, and texts.
+    """
+
+    title: str
+    nearest: dict[str, Nearest]
+    closest: dict[str, dict[str, np.ndarray]]
+    norms: dict[str, np.ndarray]
+    plane: Plane
+    places: dict[str, np.ndarray]
+    attention: np.ndarray
+    ablation: Ablation
+
+
+def read(
+    base: Base,
+    prompt: SoftPrompt,
+    task: Task,
+    texts: int = TEXTS,
+    start: np.ndarray | None = None,
+    seed: int = 0,
+) -> PromptReading:
+    """Read a prompt of P vectors, which takes P + 1 evaluations of `texts` validation texts.
+
+    start (P, C): the vectors before the first step, None: unknown. seed: of the random vectors and
+    words to compare with.
+    Raises MiniptError for a prompt of another base's width and texts that cannot be read.
+    """
+    words = base.params["token.table"][frequent_ids(base)]  # (W, C)
+    groups = {"words": words, "prompt": prompt.vectors}
+    if start is not None:
+        groups["start"] = start
+    plane = principal_plane(base)
+    return PromptReading(
+        title=f"{len(prompt.vectors)} vectors in front of base {base.name}, task {task.name}",
+        nearest={measure: nearest(base, prompt.vectors, measure) for measure in MEASURES},
+        closest={measure: closest(base, prompt.vectors, measure, seed) for measure in MEASURES},
+        norms={name: np.linalg.norm(x, axis=1) for name, x in groups.items()},
+        plane=plane,
+        places={name: plane.project(x) for name, x in groups.items()},
+        attention=attention(base, prompt, task, min(texts, LOOKED_AT)),
+        ablation=ablate(base, prompt, task, texts),
+    )
+
+
+def find_start(base: Base, prompt: SoftPrompt, text: str | None = None) -> np.ndarray | None:
+    """The vectors (P, C) that a prompt began as, drawn again; None where it does not say enough.
+
+    text: the words of a start from words, which the prompt itself does not keep.
+    """
+    about = prompt.about
+    method, seed = about.get("method"), about.get("seed")
+    if method not in ("uniform", "vocab", "labels") and not (method == "text" and text):
+        return None
+    words = about.get("label_words")
+    return init_prompt(base, len(prompt.vectors), method, seed, text, words).vectors
+
+
+def tell(reading: PromptReading) -> str:
+    """The reading as text: near words, the yardsticks, attention, what is lost without a vector."""
+    parts = [reading.title, _tell_nearest(reading), _tell_yardsticks(reading)]
+    parts += [_tell_attention(reading), _tell_ablation(reading), CAVEAT]
+    return "\n\n".join(parts)
+
+
+def _tell_nearest(reading: PromptReading) -> str:
+    rows = [("vector", "norm", "cosine", "nearest by cosine", "distance", "nearest by distance")]
+    for p, norm in enumerate(reading.norms["prompt"]):
+        cells = [str(p), f"{norm:.2f}"]
+        for found in reading.nearest.values():
+            few = shorten(" ".join(map(repr, found.tokens[p])), 29)
+            cells += [f"{found.values[p, 0]:.3f}", few]
+        rows.append(tuple(cells))
+    return align(rows, ">>><><")
+
+
+def _tell_yardsticks(reading: PromptReading) -> str:
+    tables = []
+    for measure, groups in reading.closest.items():
+        rows = [(f"{measure} to the nearest word", *QUANTILES)]
+        rows += [(WHO[who], *_quantiles(values)) for who, values in groups.items()]
+        tables.append(align(rows, "<" + ">" * len(QUANTILES)))
+    rows = [("norm", *QUANTILES)]
+    names = {"prompt": WHO["prompt"], "start": "their start", "words": "real words"}
+    for who, name in names.items():
+        if who in reading.norms:
+            rows.append((name, *_quantiles(reading.norms[who])))
+    return "\n\n".join([*tables, align(rows, "<" + ">" * len(QUANTILES))])
+
+
+def _quantiles(values: np.ndarray) -> list[str]:
+    return [f"{value:.3f}" for value in np.quantile(values, list(QUANTILES.values()))]
+
+
+def _tell_attention(reading: PromptReading) -> str:
+    rows = [("the text's attention", "to the prompt", "to its most read vector", "which")]
+    for i, layer in enumerate(reading.attention):
+        most = int(layer.argmax())
+        rows.append((f"layer {i}", f"{layer.sum():.3f}", f"{layer[most]:.3f}", str(most)))
+    return align(rows, "<>>>")
+
+
+def _tell_ablation(reading: PromptReading) -> str:
+    found = reading.ablation
+    rows = [("without vector", "accuracy", "change", "loss", "change", "attention")]
+    rows.append(("(none)", f"{found.accuracy:.3f}", "", f"{found.loss:.3f}", "", ""))
+    of_layers = reading.attention.mean(0)  # (P,)
+    for p in np.argsort(-found.losses, kind="stable"):
+        accuracy, loss = found.accuracies[p], found.losses[p]
+        changes = f"{accuracy - found.accuracy:+.3f}", f"{loss - found.loss:+.3f}"
+        cells = (f"{accuracy:.3f}", changes[0], f"{loss:.3f}", changes[1], f"{of_layers[p]:.3f}")
+        rows.append((str(p), *cells))
+    head = f"on {found.texts} validation texts, each of which is {1 / found.texts:.3f} of accuracy"
+    return f"{head}\n{align(rows, '>>>>>>')}"
+
+
+def describe(reading: PromptReading) -> dict:
+    """The reading in what JSON knows; of the map the prompt's places and not the words'."""
+    found = reading.ablation
+    vectors = []
+    for p, norm in enumerate(reading.norms["prompt"]):
+        vector = {"vector": p, "norm": float(norm)}
+        for measure, near in reading.nearest.items():
+            words = zip(near.ids[p].tolist(), near.tokens[p], near.values[p].tolist(), strict=True)
+            vector[f"nearest_by_{measure}"] = [
+                {"id": token, "token": text, measure: value} for token, text, value in words
+            ]
+        vector["attention_by_layer"] = reading.attention[:, p].tolist()
+        vector["accuracy_without"] = float(found.accuracies[p])
+        vector["loss_without"] = float(found.losses[p])
+        for who in ("prompt", "start"):
+            if who in reading.places:
+                vector[f"place_of_{who}"] = reading.places[who][p].tolist()
+        vectors.append(vector)
+    quantiles = {
+        f"{measure}_to_nearest": {who: _described(values) for who, values in groups.items()}
+        for measure, groups in reading.closest.items()
+    } | {"norm": {who: _described(values) for who, values in reading.norms.items()}}
+    return {
+        "title": reading.title,
+        "texts": found.texts,
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+        "quantiles": quantiles,
+        "share_of_variance_on_map": reading.plane.share,
+        "vectors": vectors,
+    }
+
+
+def _described(values: np.ndarray) -> dict[str, float]:
+    return dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())).tolist(), strict=True))
+
+
+def page(reading: PromptReading) -> Figure:
+    """The reading as a picture: the map, the yardsticks, attention by layer, the ablation."""
+    found = reading.ablation
+    return draw_reading(
+        reading.title,
+        reading.places,
+        reading.plane.share,
+        reading.closest,
+        reading.attention,
+        found.losses - found.loss,
+    )

@@ -1,0 +1,48 @@
+"""The wayward prompt: it solves the task and reads as a sentence about something else.
+
+Khashabi et al. 2022, "Prompt Waywardness: The Curious Case of Discretized Interpretation of
+Continuous Prompts", section 3. Beside the cross-entropy stands a pull of every vector towards the
+embedding of one token of any sentence one likes:
+
+    objective = loss(v) + γ/P Σₚ |vₚ - eₚ|²,    gradient = d loss / d v + 2 γ/P (v - e)
+
+with v the vectors (P, C) and e the sentence's embeddings (P, C). If such a prompt is found, and its
+nearest tokens are the sentence's, then nearest tokens do not tell what a prompt does: a warning to
+the reader of `reading.py`. The story continues in `report.py`.
+"""
+
+import numpy as np
+
+from minipt.base import Base
+from minipt.errors import MiniptError
+from minipt.learn import Arrays, Settings
+from minipt.tasks import Task
+from minipt.text import Batch
+from minipt.tune import PromptLearner
+
+GAMMA = 0.02
+
+
+class WaywardLearner(PromptLearner):
+    """A prompt that begins as the sentence `Settings.text`, repeated or cut, and is held near it.
+
+    gamma: how strong the pull is, 0: none. The loss that is reported stays the cross-entropy.
+    Raises MiniptError where the start is no sentence.
+    """
+
+    name = "prompt-wayward"
+
+    def __init__(self, base: Base, task: Task, chosen: Settings, gamma: float = GAMMA) -> None:
+        if chosen.method != "text":
+            raise MiniptError(
+                f"{self.name} is pulled towards a sentence: give a text and the start 'text', not "
+                f"{chosen.method!r}"
+            )
+        super().__init__(base, task, chosen)
+        self.gamma = gamma
+
+    def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
+        loss, gradients = super().loss_and_gradients(batch, rng)
+        away = self.prompt.vectors - self.start.vectors  # (P, C)
+        gradients["prompt"] += 2 * self.gamma / len(away) * away
+        return loss, gradients
