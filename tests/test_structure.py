@@ -20,7 +20,7 @@ LAYERS = (
     ("tasks", "datasets", "baseline"),
     ("evaluate", "learn", "tune"),
     ("rivals.weights", "rivals.lora", "rivals"),
-    ("report", "plot", "store", "xray", "doctor", "cli", "__main__"),
+    ("report", "count", "cost", "plot", "store", "xray", "doctor", "cli", "__main__"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
 FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "flax", "autograd", "transformers", "peft"}
