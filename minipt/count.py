@@ -108,7 +108,7 @@ def count(config: Config, way: str, step: Step) -> Cost:
 
 
 def trained_numbers(config: Config, way: str, step: Step) -> int:
-    """What learns: P C of a prompt, a base's all, r (I + J) a matrix with LoRA, a probe's K (C+1)."""
+    """What learns: P C, or all of a base, or r (I + J) a matrix with LoRA, or K (C+1)."""
     shapes, C = parameter_shapes(config), config.channels
     if way == "full":
         return _size(config, shapes)
@@ -155,6 +155,11 @@ def forward_work(config: Config, way: str, step: Step) -> Work:
 def answering_work(config: Config, way: str, step: Step) -> Work:
     """Forward alone, when what was learnt stands: a shared prompt's keys and values at hand."""
     return _forward(config, _streams(config, way, step)[-1:], step)
+
+
+def key_value_numbers(config: Config, P: int) -> int:
+    """What a prompt that was run once leaves for texts to read: 2 L P Ckv."""
+    return 2 * config.layers * P * _shared_channels(config)
 
 
 def to_inputs_work(config: Config, way: str, step: Step) -> Work:
@@ -258,7 +263,7 @@ def _wanted(config: Config, stream: _Stream, layer: int) -> int:
 def _kept(config: Config, stream: _Stream) -> int:
     """The numbers that one run through the blocks keeps: see `activations`."""
     C, F, H = config.channels, config.hidden, config.heads
-    shared = C // H * (config.key_value_heads or H)  # Ckv
+    shared = _shared_channels(config)
     kept = (stream.R if config.norm_first else stream.T) * (C + 1)
     for layer in range(config.layers):
         R = _going_on(config, stream, layer)
@@ -266,6 +271,11 @@ def _kept(config: Config, stream: _Stream) -> int:
         kept += 2 * stream.T * shared + R * C + H * R * (stream.P + stream.T)
         kept += (normed + R) * (C + 1) + (4 if config.gated else 2) * R * F
     return stream.B * kept
+
+
+def _shared_channels(config: Config) -> int:
+    """Ckv: the channels of keys and values, which query heads may share."""
+    return config.channels // config.heads * (config.key_value_heads or config.heads)
 
 
 def _kept_inputs(config: Config, stream: _Stream, names: list[str]) -> int:
