@@ -32,6 +32,7 @@ NAMES = {
     "lora": "LoRA of rank 8",
     "probe": "linear probe",
 }
+LABEL_WORDS = ("a", "b")  # any two that no tokenizer begins alike
 TASKS = 100  # that one base serves
 STEPS = 5  # timed, after one of warm-up
 GIGA, MEGA, KILO = 1e9, 1e6, 1e3
@@ -78,7 +79,7 @@ def compare_ways(base: Base, length: int = 20, batch_size: int = 16, tokens: int
     """
     if tokens < 1:
         raise MiniptError(f"tokens is at least 1, not {tokens}")
-    task = load_task("toy")
+    task = replace(load_task("toy"), label_words=LABEL_WORDS)
     chosen = suited(base, task, length=length, batch_size=batch_size)
     step = Step(P=length, B=batch_size, T=tokens, K=len(task.labels))
     learners = LEARNERS | {"shared": PromptLearner, "concatenated": TextbookLearner}
@@ -143,10 +144,11 @@ def tell(costs: Costs) -> str:
     """What a step costs as two tables, then why it costs that, and where a prompt saves."""
     step = costs.step
     head = (
-        f"one step: {step.B} texts of {step.T} tokens, a prompt of {step.P} vectors, Adam; base "
-        f"{costs.base.name}: {costs.base.size:,} numbers\n"
-        "counted from the shapes: matrix products, what is kept; here: measured, a median of "
-        f"{STEPS} steps"
+        f"one step: {step.B} texts of {step.T} tokens, a prompt of {step.P} vectors, Adam\n"
+        f"base {costs.base.name}: {costs.base.size:,} numbers, "
+        f"{_bytes(costs, costs.base.size) / MEGA:,.1f} MB, beside what is listed\n"
+        f"here: measured on this machine, the median of {STEPS} steps; the rest is counted from "
+        "the shapes"
     )
     parts = [_why(costs), _where(costs), _once_learnt(costs)]
     parts = [textwrap.fill(part, WIDTH, break_on_hyphens=False) for part in parts]
@@ -205,11 +207,8 @@ def _why(costs: Costs) -> str:
             f" This base's texts change what the prompt computes, so that it stands in front of "
             f"each: {all_rows:,} rows instead of {step.B * step.T:,}."
         )
-    if "probe" in counted:
-        told += (
-            f" Only a probe needs no way back, and takes {counted['probe'].total / full.total:.0%}."
-        )
-    return told
+    probe = count(costs.base.config, "probe", step)
+    return f"{told} A linear probe needs no way back: {probe.total / full.total:.0%}."
 
 
 def _where(costs: Costs) -> str:
