@@ -20,7 +20,7 @@ from minipt.trace import Trace
 from minipt.wiring import loss_and_gradient
 
 LOOKED_AT = 32  # texts whose attention is averaged
-ATTENTION_BATCH = 8  # a trace holds a whole step, so its batch is small
+ATTENTION_BATCH = 4  # a trace holds a whole step, so its batch is small
 TEXTS = 128
 
 

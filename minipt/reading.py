@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minipt.base import Base
+from minipt.errors import MiniptError
 from minipt.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
 from minipt.neighbours import MEASURES, Nearest, Plane, closest, nearest, principal_plane
 from minipt.plot import draw_reading
@@ -70,8 +71,12 @@ def read(
 
     start (P, C): the vectors before the first step, None: unknown. seed: of the random vectors and
     words to compare with.
-    Raises MiniptError for a prompt of another base's width and texts that cannot be read.
+    Raises MiniptError for fewer than one text, a prompt of another base's width and texts that
+    cannot be read.
     """
+    if texts < 1:
+        raise MiniptError(f"a prompt is read with at least 1 validation text, not {texts}")
+    seen = attention(base, prompt, task, min(texts, LOOKED_AT))
     words = base.params["token.table"][frequent_ids(base)]  # (W, C)
     groups = {"words": words, "prompt": prompt.vectors}
     if start is not None:
@@ -84,7 +89,7 @@ def read(
         norms={name: np.linalg.norm(x, axis=1) for name, x in groups.items()},
         plane=plane,
         places={name: plane.project(x) for name, x in groups.items()},
-        attention=attention(base, prompt, task, min(texts, LOOKED_AT)),
+        attention=seen,
         ablation=ablate(base, prompt, task, texts),
     )
 

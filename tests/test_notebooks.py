@@ -1,7 +1,7 @@
 """Every notebook runs from top to bottom, finds what it claims, and is stored clean and small.
 
 `python tests/test_notebooks.py` executes them and stores what they print and draw, with the real
-bases of the second in the cache. The tests run with an empty cache, where others stand in for them.
+bases and messages in the cache. The tests run with an empty cache, where others stand in for them.
 """
 
 import json
@@ -21,7 +21,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SECONDS = 60  # a cell
 LARGEST = 300_000  # bytes
 PASSED = re.compile(r"^All (\d+) checks passed\.$", re.M)
-STANDS_IN = "not in the cache"  # what a reader is told of a base that is random numbers
+STANDS_IN = "not in the cache"  # what a reader is told of random numbers, or of the toy set
 # A machine's own paths, and what a failing cell or a terminal would leave.
 UNWANTED = re.compile(r"/(?:home|root|tmp|usr|opt|var|Users)/|[A-Z]:\\|Traceback|Warning|\x1b")
 METADATA = {
@@ -100,8 +100,8 @@ def test_runs_and_finds_what_it_claims(path: Path, tmp_path: Path, monkeypatch: 
     assert_clean(notebook)
     assert len(stored) == 1 and int(stored[0]) > 0
     assert PASSED.findall(printed(notebook)) == stored
-    looks_for_bases = any("base_is_here(" in cell.source for cell in notebook.cells)
-    assert (STANDS_IN in printed(notebook)) == looks_for_bases
+    looks_for_more = any("_is_here(" in cell.source for cell in notebook.cells)
+    assert (STANDS_IN in printed(notebook)) == looks_for_more
     assert not list(folder.iterdir()), "a notebook leaves no files"
     assert not cache.exists(), "a notebook fetches nothing"
 
@@ -112,7 +112,7 @@ def test_is_stored_executed_clean_and_small(path: Path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert_clean(notebook)
-    assert STANDS_IN not in printed(notebook), "stored without the real bases"
+    assert STANDS_IN not in printed(notebook), "stored without the real bases and messages"
     assert notebook.metadata == METADATA
     assert not [cell.id for cell in notebook.cells if cell.metadata], "times or an editor's state"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

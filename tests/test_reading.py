@@ -220,6 +220,15 @@ def test_a_reading_is_told_described_and_drawn(kind):
     assert "place_of_start" not in describe(unknown)["vectors"][0]
 
 
+def test_what_cannot_be_read_is_refused():
+    base, task = base_of("gpt2"), small_task()
+    with pytest.raises(MiniptError, match="at least 1 validation text"):
+        read(base, random_prompt(base, P), task, texts=0)
+    narrow = random_prompt(random_base(0, channels=6), P)
+    with pytest.raises(MiniptError, match="needs vectors of 8 channels"):
+        read(base, narrow, task)
+
+
 def wayward(base: Base, task: Task, **settings) -> WaywardLearner:
     settings = {"length": P, "method": "text", "text": "a long and happy life"} | settings
     return WaywardLearner(base, task, suited(base, task, **settings))

@@ -20,6 +20,8 @@ from minipt.tasks import Task
 from minipt.text import Batch
 from minipt.tune import PromptLearner
 
+# On validation, sms-spam and the tiny base: a tenth of it holds half of the vectors, and ten times
+# as much leaves no room to learn.
 GAMMA = 0.02
 
 
