@@ -31,9 +31,9 @@ def add_command(commands, name, command, summary, example) -> argparse.ArgumentP
     return parser
 
 
-def add_task(add) -> None:
-    """What is learnt: a named task, or a file of the user's own."""
-    default = f"{DEFAULT_TASK}, or {HARDER_TASK} for {' and '.join(STRONGER_BASES)}"
+def add_task(add, default: str | None = None) -> None:
+    """What is learnt: a named task, or a file of the user's own. default: the one, in words."""
+    default = default or f"{DEFAULT_TASK}, or {HARDER_TASK} for {' and '.join(STRONGER_BASES)}"
     add("--task", help=f"one of {', '.join(task_names())} (default: {default})")
     add("--csv", type=Path, metavar="FILE", help="your own texts, with the two columns below")
     add("--text-column", metavar="COLUMN", help="the CSV file's column of texts")

@@ -29,11 +29,9 @@ from minipt.arguments import (
 from minipt.base import Base
 from minipt.bases import describe_bases
 from minipt.checkpoint import NAMES, load_base
-from minipt.cli_studies import add_studies
 from minipt.doctor import examine, tell_bases, tell_health
 from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
-from minipt.files import complete_file
 from minipt.generate import LIMIT, generate
 from minipt.learn import Settings
 from minipt.optim import OPTIMIZERS, SCHEDULES
@@ -41,20 +39,21 @@ from minipt.plot import draw_curves
 from minipt.prompt import METHODS, SoftPrompt, init_prompt, load_prompt
 from minipt.report import Score, align, compare_with_rivals, introduce, make_record, tell
 from minipt.store import (
-    PIXELS_PER_INCH,
+    check_page,
     checkpoint_path,
     choose_directory,
     find_base,
     remove_empty,
+    save_page,
     unfinished,
     write_interrupted,
     write_run,
 )
+from minipt.studies.commands import add_studies
 from minipt.tasks import Split
 from minipt.tune import Run, suited, tune
 from minipt.xray import describe, page, take_step, tell_step
 
-PAGES = (".png", ".pdf", ".svg")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 # A model may write anything, and a terminal obeys control characters.
 CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -373,8 +372,7 @@ def _readable(text: str) -> str:
 
 
 def _xray(chosen: argparse.Namespace) -> int:
-    if chosen.save and chosen.save.suffix.lower() not in PAGES:
-        raise MiniptError(f"a page is saved as {' or '.join(PAGES)}, which {chosen.save} is not")
+    check_page(chosen.save)
     base, prompt = _choose_prompt(chosen)
     about = prompt.about
     labels = about["labels"]
@@ -384,9 +382,7 @@ def _xray(chosen: argparse.Namespace) -> int:
     text = _readable(chosen.text)
     xray = take_step(base, prompt, about["template"], about["label_words"], text, target)
     if chosen.save:
-        figure = page(xray, labels, text)
-        with complete_file(chosen.save) as unsaved:
-            figure.savefig(unsaved, dpi=PIXELS_PER_INCH)
+        save_page(page(xray, labels, text), chosen.save)
         print(f"the page is in {chosen.save}", file=sys.stderr)
     if chosen.json:
         print(json.dumps(describe(xray, labels, text)))

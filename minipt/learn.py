@@ -109,6 +109,10 @@ class Learner:
         """Change the arrays by one step."""
         optimizer.step(self.arrays, gradients, rate)
 
+    def kept(self) -> Arrays:
+        """What must be stored to answer as now: the arrays, where no smaller ones do."""
+        return self.arrays
+
     def measures(self) -> dict[str, float]:
         """What the history should say of the arrays after a step."""
         return {}

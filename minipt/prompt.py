@@ -54,7 +54,7 @@ class SoftPrompt:
     """P vectors of a base's channels, and what one must know to use them.
 
     vectors (P, C), may be written to; fingerprint and base_name of the base they were made for;
-    about: what can be said in JSON (method, seed, and after tuning task, labels, label_words,
+    about: what can be said in JSON (method, seed, text, and after tuning task, labels, label_words,
     template, history, versions; adapter: what `to_peft` is to write otherwise than as usual);
     head (K, C): what the answer is compared with, where it was trained beside the prompt.
     """
@@ -221,7 +221,7 @@ def init_prompt(
         if not text:
             raise MiniptError('the start "text" needs a text')
         vectors = table[np.resize(tokens(base, text), length)]
-    about = {"method": method, "seed": seed}
+    about = {"method": method, "seed": seed} | ({"text": text} if method == "text" else {})
     if not base.config.causal:  # PEFT's only kind that puts a prompt in front of an encoder
         about["adapter"] = {"task_type": "FEATURE_EXTRACTION"}
     return SoftPrompt(vectors.astype(table.dtype), base.fingerprint, base.name, about)

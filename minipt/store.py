@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 PIXELS_PER_INCH = 150
 LONGEST_NAME = 60
+PAGES = (".png", ".pdf", ".svg")
 HISTORY = (
     "step",
     "loss",
@@ -104,6 +105,18 @@ def write_interrupted(directory: Path, record: dict, prompt: SoftPrompt) -> None
     prompt.save(place / "prompt.safetensors")
     with complete_file(place / "run.json") as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def check_page(path: Path | None) -> None:
+    """Raise MiniptError for a page's path whose ending is none that can be drawn."""
+    if path and path.suffix.lower() not in PAGES:
+        raise MiniptError(f"a page is saved as {' or '.join(PAGES)}, which {path} is not")
+
+
+def save_page(figure: Figure, path: Path) -> None:
+    """Write a figure, complete or not at all. Raises MiniptError when it cannot be written."""
+    with complete_file(path) as unsaved:
+        figure.savefig(unsaved, dpi=PIXELS_PER_INCH)
 
 
 def remove_empty(directory: Path) -> None:

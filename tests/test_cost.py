@@ -9,12 +9,12 @@ import pytest
 from bases import BERT, LLAMA, base_with_tokenizer, random_base, small_tokenizer
 
 from minipt.base import Base
-from minipt.cost import LABEL_WORDS, TextbookLearner, compare_ways, describe, tell
-from minipt.count import count
 from minipt.datasets import load_task
 from minipt.errors import MiniptError
 from minipt.learn import Settings
 from minipt.report import WIDTH
+from minipt.studies.cost import LABEL_WORDS, TextbookLearner, compare_ways, describe, tell
+from minipt.studies.count import count
 from minipt.text import Batch
 from minipt.tune import PromptLearner
 from minipt.verbalizer import MASK

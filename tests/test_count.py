@@ -14,13 +14,13 @@ import pytest
 from bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
 from minipt.base import Base
-from minipt.count import Step, activations, answering_work, count
 from minipt.datasets import load_task
 from minipt.learn import Settings
 from minipt.optim import Adam
 from minipt.readout import readout
 from minipt.rivals import LEARNERS
 from minipt.rivals.lora import ADAPTED
+from minipt.studies.count import Step, activations, answering_work, count
 from minipt.text import Batch, Reading
 from minipt.trace import Cache, InputCache, Untraced
 from minipt.wiring import _forward_together, answerer, loss_and_gradient, text_step

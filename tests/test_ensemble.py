@@ -14,7 +14,10 @@ from bases import (
     small_task,
 )
 
-from minipt.ensemble import (
+from minipt.errors import MiniptError
+from minipt.evaluate import evaluate
+from minipt.prompt import init_prompt
+from minipt.studies.ensemble import (
     Ensemble,
     _logits_of_all,
     average,
@@ -22,10 +25,7 @@ from minipt.ensemble import (
     losses_between,
     tell_ensemble,
 )
-from minipt.errors import MiniptError
-from minipt.evaluate import evaluate
-from minipt.prompt import init_prompt
-from minipt.transfer import on_another_base, renamed
+from minipt.studies.transfer import on_another_base, renamed
 from minipt.wiring import logits
 
 

@@ -20,14 +20,14 @@ from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
 from minipt.gradcheck import check_gradient
-from minipt.influence import ablate, attention
 from minipt.learn import learn
-from minipt.neighbours import COMPARED, MEASURES, closest, nearest, principal_plane
 from minipt.prompt import SoftPrompt, frequent_ids, init_prompt, word_ids
-from minipt.reading import describe, find_start, page, read, tell
 from minipt.report import WIDTH
 from minipt.rivals import LEARNERS
 from minipt.rivals.wayward import GAMMA, WaywardLearner
+from minipt.studies.influence import ablate, attention
+from minipt.studies.neighbours import COMPARED, MEASURES, closest, nearest, principal_plane
+from minipt.studies.reading import describe, find_start, page, read, tell
 from minipt.tasks import Pairs, Split, Task
 from minipt.text import Batch, encode
 from minipt.trace import Trace
@@ -191,7 +191,8 @@ def test_the_start_is_found_again():
         start = init_prompt(base, P, method, 3, "a good day", [" good", " bad"])
         start.about["label_words"] = [" good", " bad"]
         tuned = start.with_arrays({"prompt": start.vectors + 1})
-        np.testing.assert_array_equal(find_start(base, tuned, "a good day"), start.vectors)
+        np.testing.assert_array_equal(find_start(base, tuned), start.vectors)
+    del tuned.about["text"]
     assert find_start(base, tuned) is None  # the words are not known
     assert find_start(base, SoftPrompt(start.vectors, "", "", {"method": "peft"})) is None
 

@@ -21,9 +21,12 @@ LAYERS = (
     ("evaluate", "learn", "tune"),
     ("rivals.weights", "rivals.lora", "rivals.probe", "rivals.prefix", "rivals.regularised"),
     ("rivals.residual", "rivals.wayward", "rivals.discrete", "rivals.written", "rivals"),
-    ("report", "plot", "store", "count", "cost", "neighbours", "influence", "reading"),
-    ("study", "sweep", "ensemble", "transfer", "claims", "evidence"),
-    ("xray", "doctor", "arguments", "cli_studies", "cli", "__main__"),
+    ("report", "plot", "store", "xray", "doctor", "arguments"),
+    ("studies.jobs", "studies.sweep", "studies.count", "studies.cost", "studies.compare"),
+    ("studies.ensemble", "studies.transfer"),
+    ("studies.neighbours", "studies.influence", "studies.reading"),
+    ("studies.claims", "studies.evidence", "studies.commands", "studies"),
+    ("cli", "__main__"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
 FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "flax", "autograd", "transformers", "peft"}

@@ -6,6 +6,7 @@ of the soft prompt itself in `regularised`, `residual` and `wayward`; and what l
 prompts written by hand, in `written`. A bag of words stands in `minipt.baseline`.
 """
 
+from minipt.base import Base
 from minipt.learn import Learner
 from minipt.rivals.discrete import DiscreteLearner
 from minipt.rivals.lora import LoraLearner
@@ -43,3 +44,25 @@ VARIANTS = (
     WaywardLearner,
 )
 LEARNERS: dict[str, type[Learner]] = {each.name: each for each in RIVALS + VARIANTS}
+# Learning rates to try on validation, the likeliest first, of bases as small as the tiny one.
+RATES = {
+    "prompt": (1.0, 0.3),
+    "full": (1e-3, 3e-4),
+    "bitfit": (1e-2, 3e-2),
+    "lora": (1e-2, 3e-3),
+    "probe": (1e-2, 1e-1),
+    "prefix": (3e-2, 1e-1),
+    "prefix-mlp": (3e-3, 1e-2),
+    "discrete": (1.0,),  # it uses none
+}
+# The same of larger ones, where they differ.
+RATES_OF = {
+    "minilm": {"prompt": (0.02, 0.06), "full": (1e-4, 3e-4)},
+    "smollm2-135m": {"prompt": (0.02, 0.06), "full": (3e-5, 1e-4)},
+}
+
+
+def rates_for(learner: str, base: Base) -> tuple[float, ...]:
+    """Learning rates to try, the likeliest first. The variants of a prompt take the prompt's."""
+    name = learner if learner in RATES else "prompt"
+    return RATES_OF.get(base.name, {}).get(name, RATES[name])

@@ -6,10 +6,10 @@ its place says how the loss changes when the token v stands there instead of w:
 
     loss(v) ≈ loss(w) + (e_v - e_w) · g
 
-(HotFlip: Ebrahimi et al. 2018, section 3.) Each step takes one place, lets the tokens of the largest
--e_v · g be candidates, and tries each on the same batch; the best stays if it is better than what
-stood there (AutoPrompt: Shin et al. 2020, section 2.2). The step is the base's own forward and
-backward. The story continues in `written.py`.
+(HotFlip: Ebrahimi et al. 2018, section 3.) Each step takes one place, lets the tokens of the
+largest -e_v · g be candidates, and tries each on the same batch; the best stays if it is better
+than what stood there (AutoPrompt: Shin et al. 2020, section 2.2). The step is the base's own
+forward and backward. The story continues in `written.py`.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from minipt.evaluate import read_task
 from minipt.learn import Arrays, Learner, Settings
 from minipt.ops import cross_entropy
 from minipt.optim import Optimizer
-from minipt.prompt import SoftPrompt, init_prompt
+from minipt.prompt import SoftPrompt, init_prompt, word_ids
 from minipt.rivals.regularised import nearest_rows
 from minipt.tasks import Task
 from minipt.text import Batch
@@ -47,7 +47,7 @@ class DiscreteLearner(Learner):
         self.start = init_prompt(
             base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
         )
-        self.ordinary = ordinary_tokens(base)  # (O,)
+        self.ordinary = word_ids(base)  # (O,)
         nearest = nearest_rows(self.table[self.ordinary], self.start.vectors)  # (P,)
         self.arrays = {"tokens": self.ordinary[nearest]}
         self.first = self.arrays["tokens"].copy()
@@ -88,16 +88,6 @@ class DiscreteLearner(Learner):
     def text(self) -> str:
         """The prompt as one reads it."""
         return self.base.tokenizer.decode(self.arrays["tokens"].tolist())
-
-
-def ordinary_tokens(base: Base) -> np.ndarray:
-    """The ids of all tokens but the special ones and BERT's places for future ones."""
-    left_out = set()
-    if base.tokenizer:
-        left_out = set(base.tokenizer.get_added_tokens_decoder())
-        vocabulary = base.tokenizer.get_vocab(with_added_tokens=False)
-        left_out |= {i for token, i in vocabulary.items() if token.startswith("[unused")}
-    return np.array([i for i in range(base.config.vocabulary) if i not in left_out])
 
 
 def batch_loss(base: Base, prompt: SoftPrompt, batch: Batch) -> float:

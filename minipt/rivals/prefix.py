@@ -47,15 +47,14 @@ class PrefixLearner(Learner):
         self.room = base.config.context - chosen.length
         self.arrays = start(base, task, chosen)
 
-    def prefix(self) -> Arrays:
-        """What a user keeps: the keys and values as they are now."""
+    def kept(self) -> Arrays:
         return self.arrays
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
-        return prefix_step(self.base, batch, self.prefix())
+        return prefix_step(self.base, batch, self.kept())
 
     def answerer(self) -> Answer:
-        past = as_past(self.prefix())
+        past = as_past(self.kept())
         return lambda batch: logits_after(self.base, batch, past)
 
 
@@ -91,7 +90,7 @@ class MlpPrefixLearner(PrefixLearner):
         drawn |= {"weight2": weight2, "bias2": np.zeros(out.shape[1])}
         self.arrays = {name: array.astype(base.dtype) for name, array in drawn.items()}
 
-    def prefix(self) -> Arrays:
+    def kept(self) -> Arrays:
         """What a user keeps of the network: the keys and values that it gives now."""
         return _from_rows(network(self.arrays)[0], self.shape)
 

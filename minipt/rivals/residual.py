@@ -47,6 +47,10 @@ class ResidualLearner(PromptLearner):
         self._read()
         return super().answerer()
 
+    def kept(self) -> Arrays:
+        self._read()
+        return {"prompt": self.prompt.vectors}
+
     def measures(self) -> dict[str, float]:
         self._read()
         return super().measures()

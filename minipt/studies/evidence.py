@@ -3,19 +3,19 @@
 In: a plan's name. Out: `runs/evidence/report.md`, with a table of verdicts, and for each claim its
 source, setting, rule, the numbers and, where there is one, a figure. All runs are kept in
 `runs/study/`, so that what was interrupted goes on, and what is typed again takes seconds. The
-story continues in `cli_studies.py`.
+story continues in `commands.py`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from minipt.claims import CLAIMS, Claim, Finding, Plan
 from minipt.errors import MiniptError
 from minipt.files import complete_file
 from minipt.plot import draw_lines
 from minipt.store import PIXELS_PER_INCH, RUNS
-from minipt.study import write_json
+from minipt.studies.claims import CLAIMS, Claim, Finding, Plan
+from minipt.studies.jobs import write_json
 
 Found = list[tuple[Claim, Finding]]
 
@@ -58,7 +58,7 @@ def write_report(plan: Plan, found: Found, command: str) -> Path:
             parts.append(f"![claim {claim.number}](claim-{claim.number}.png)\n")
     with complete_file(place / "report.md") as partial:
         partial.write_text("\n".join(parts), encoding="utf-8")
-    write_json(place / "evidence.json", describe(plan, found))
+    write_json(place / "evidence.json", describe_evidence(plan, found))
     return place
 
 
@@ -71,7 +71,7 @@ def verdict_table(found: Found) -> str:
     return markdown(rows)
 
 
-def describe(plan: Plan, found: Found) -> dict:
+def describe_evidence(plan: Plan, found: Found) -> dict:
     """The same for JSON."""
     claims = [
         {

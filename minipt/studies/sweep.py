@@ -3,7 +3,7 @@
 In: a base, a task, and for some fields of `Settings` the values to try. Out: a `Row` for each
 combination, with one result a seed. Where several learning rates are given, each combination gets
 the one that does best on validation, on the mean of the seeds; the test split is looked at only
-with that one. Runs that were done are read, not run (`study.py`). The story continues in
+with that one. Runs that were done are read, not run (`jobs.py`). The story continues in
 `compare.py`.
 """
 
@@ -18,7 +18,7 @@ from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.plot import draw_lines
 from minipt.report import align
-from minipt.study import Job, Result, accuracies, run_all
+from minipt.studies.jobs import Job, Result, accuracies, run_all
 from minipt.tasks import Task
 from minipt.tune import suited
 

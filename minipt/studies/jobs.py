@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from minipt.prompt import SoftPrompt, versions
 from minipt.rivals import LEARNERS
 from minipt.store import PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
 from minipt.tasks import Split, Task
+from minipt.tune import PromptLearner
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,8 +84,9 @@ class Result:
         return learner
 
     def prompt(self) -> SoftPrompt:
-        """Of a job whose learner is a soft prompt."""
-        return self.learner().prompt
+        """Of a job whose learner is a soft prompt: the vectors that it keeps."""
+        learner = self.learner()
+        return replace(learner.prompt, vectors=learner.kept()["prompt"])
 
     def evaluate(self, split: Split, task: Task) -> Evaluation:
         """What it answers on a split of any task with the same labels, in that task's words."""
@@ -120,6 +122,7 @@ def run(job: Job) -> Result:
             "correct": learnt.test.correct,
             "total": learnt.test.total,
             "trained_numbers": sum(array.size for array in learnt.arrays.values()),
+            "stored_bytes": sum(array.nbytes for array in learner.kept().values()),
             "losses": [step["loss"] for step in learnt.history[1:]],
             "seconds": round(learnt.seconds, 3),
             "versions": versions(),
@@ -127,8 +130,9 @@ def run(job: Job) -> Result:
         with complete_directory(place) as partial:
             write_json(partial / "run.json", record)
             write_tensors(partial / "arrays.safetensors", learnt.arrays, {})
-            if job.learner.startswith("prompt"):
-                learner.prompt.save(partial / "prompt.safetensors")
+            if isinstance(learner, PromptLearner):
+                prompt = replace(learner.prompt, vectors=learner.kept()["prompt"])
+                prompt.save(partial / "prompt.safetensors")
         shutil.rmtree(unfinished(place), ignore_errors=True)
     arrays, _ = read_tensors(place / "arrays.safetensors", "result", f"remove {place}")
     return Result(job, read_json(place / "run.json"), arrays)

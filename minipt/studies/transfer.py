@@ -16,7 +16,7 @@ from minipt.base import Base
 from minipt.evaluate import evaluate
 from minipt.prompt import SoftPrompt
 from minipt.report import align
-from minipt.study import Job, Result, accuracies, run_all
+from minipt.studies.jobs import Job, Result, accuracies, run_all
 from minipt.tasks import Task
 from minipt.tune import suited
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
-from minipt.neighbours import MEASURES, Nearest, Plane, closest, nearest, principal_plane
 from minipt.plot import draw_reading
-from minipt.prompt import SoftPrompt, frequent_ids, init_prompt
+from minipt.prompt import METHODS, SoftPrompt, frequent_ids, init_prompt
 from minipt.report import align, shorten
+from minipt.studies.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
+from minipt.studies.neighbours import MEASURES, Nearest, Plane, closest, nearest, principal_plane
 from minipt.tasks import Task
 
 if TYPE_CHECKING:
@@ -94,14 +94,11 @@ def read(
     )
 
 
-def find_start(base: Base, prompt: SoftPrompt, text: str | None = None) -> np.ndarray | None:
-    """The vectors (P, C) that a prompt began as, drawn again; None where it does not say enough.
-
-    text: the words of a start from words, which the prompt itself does not keep.
-    """
+def find_start(base: Base, prompt: SoftPrompt) -> np.ndarray | None:
+    """The vectors (P, C) that a prompt began as, drawn again; None where it does not say."""
     about = prompt.about
-    method, seed = about.get("method"), about.get("seed")
-    if method not in ("uniform", "vocab", "labels") and not (method == "text" and text):
+    method, seed, text = (about.get(name) for name in ("method", "seed", "text"))
+    if method not in METHODS or (method == "text" and text is None):
         return None
     words = about.get("label_words")
     return init_prompt(base, len(prompt.vectors), method, seed, text, words).vectors

@@ -18,18 +18,22 @@ import numpy as np
 from minipt.base import Base
 from minipt.checkpoint import load_base
 from minipt.datasets import load_task
-from minipt.ensemble import ensemble
+from minipt.prompt import init_prompt
 from minipt.rivals import rates_for
-from minipt.study import Result, accuracies, remember
-from minipt.sweep import Row, sweep
+from minipt.studies.ensemble import ensemble
+from minipt.studies.jobs import Result, accuracies, remember
+from minipt.studies.neighbours import nearest
+from minipt.studies.sweep import Row, sweep
+from minipt.studies.transfer import DOMAINS, head_starts, zero_shot
 from minipt.tasks import Task
-from minipt.transfer import DOMAINS, head_starts, zero_shot
+from minipt.verbalizer import label_tokens
 
 HOLDS, FAILS, UNCLEAR = "holds here", "does not hold here", "cannot be told at this size"
 # Student's t at 97.5 %, for 1 to 12 degrees of freedom; for more, the last, which is a little wide.
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18)
 SMALL_BASES = ("nano", "micro", "tiny")
 SMALL_TASKS = ("questions", "sms-spam")
+SENTENCE = " Once upon a time there was a little bear who lived in the forest and liked honey"
 
 Table = list[tuple[str, ...]]
 
@@ -137,7 +141,7 @@ def rows_of(
     """A sweep over the axes, with the plan's seeds, steps and rates."""
     base, task = the_base(base_name), the_task(task_name)
     steps = plan.large_steps if base_name in plan.large else plan.steps
-    rates = rates_for(learner, base, task)[: plan.rates]
+    rates = rates_for(learner, base)[: plan.rates]
     axes = {"learner": [learner], "learning_rate": rates} | axes
     return sweep(base, task, axes, plan.seeds, steps=steps, evaluate_every=max(1, steps // 4))
 
@@ -165,6 +169,14 @@ def tabulated(head: Sequence[str], cells: Mapping[Sequence[str], np.ndarray]) ->
     for names, values in cells.items():
         rows.append((*names, *(f"{number:.3f}" for number in spread(values))))
     return rows
+
+
+def by_first(cells: Mapping[tuple[str, str], np.ndarray]) -> dict:
+    """For a figure: a line for each first name, over the second."""
+    lines: dict[str, dict] = {}
+    for (line, at), values in cells.items():
+        lines.setdefault(line, {})[at] = spread(values)
+    return lines
 
 
 @claim(
@@ -407,9 +419,42 @@ def related_starts(plan: Plan) -> Finding:
     return Finding(gain.verdict, because, tabulated(("start",), cells))
 
 
-def by_first(cells: Mapping[tuple[str, str], np.ndarray]) -> dict:
-    """For a figure: a line for each first name, over the second."""
-    lines: dict[str, dict] = {}
-    for (line, at), values in cells.items():
-        lines.setdefault(line, {})[at] = spread(values)
-    return lines
+@claim(
+    says="The nearest tokens of a tuned prompt say what it does.",
+    source="Lester et al. 2021, section 7; against it Khashabi et al. 2022 (Prompt Waywardness)",
+    setting="sms-spam, the tiny base: prompts as usual, and prompts held near the words of a fairy "
+    "tale; both begin with that tale",
+    rule="fails if the held prompts read as the tale in nine vectors of ten and lose less than two "
+    "points to the others; holds if they lose more, and a label word is among the five nearest "
+    "tokens of more vectors than before tuning",
+)
+def nearest_tokens(plan: Plan) -> Finding:
+    """Two prompts that do the same and read differently, or not."""
+    told = {"method": ["text"], "text": [SENTENCE]}
+    base, task = the_base("tiny"), the_task("sms-spam")
+    usual, held = (
+        results_of(plan, "tiny", "sms-spam", learner, **told)
+        for learner in ("prompt", "prompt-wayward")
+    )
+    start = init_prompt(base, len(usual[0].prompt().vectors), "text", text=SENTENCE)
+    sentence = nearest(base, start.vectors, "cosine", 1).ids[:, 0]  # (P,)
+    labels = label_tokens(base, task.label_words)
+    as_tale, of_labels = {}, {}
+    for name, results in (("usual", usual), ("held", held)):
+        near = [nearest(base, result.prompt().vectors, "cosine").ids for result in results]
+        as_tale[name] = np.array([(ids[:, 0] == sentence).mean() for ids in near])
+        of_labels[name] = np.array([np.isin(ids, labels).any(1).mean() for ids in near])
+    before = np.isin(nearest(base, start.vectors, "cosine").ids, labels).any(1).mean()
+    lost = Difference.of([accuracies(usual)], [accuracies(held)])
+    if as_tale["held"].mean() >= 0.9 and lost.high < 0.02:
+        verdict = FAILS
+    else:
+        telling = lost.low > 0.02 and of_labels["usual"].mean() > before
+        verdict = HOLDS if telling else UNCLEAR
+    because = (
+        f"{as_tale['held'].mean():.0%} of the held prompts' vectors read as the tale, which costs "
+        f"{lost}; of the usual ones {as_tale['usual'].mean():.0%} do, and "
+        f"{of_labels['usual'].mean():.0%} have a label word near ({before:.0%} before)"
+    )
+    cells = {("usual",): accuracies(usual), ("held near the tale",): accuracies(held)}
+    return Finding(verdict, because, tabulated(("prompts",), cells))

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from minipt.base import Base
-from minipt.count import WAYS, Cost, Step, answering_work, count, key_value_numbers
 from minipt.datasets import load_task
 from minipt.errors import MiniptError
 from minipt.learn import Arrays, Learner, Settings, keep_freed_memory
 from minipt.optim import OPTIMIZERS, Optimizer, clip_gradients
 from minipt.report import WIDTH, align
 from minipt.rivals import LEARNERS
+from minipt.studies.count import WAYS, Cost, Step, answering_work, count, key_value_numbers
 from minipt.text import Batch
 from minipt.tune import PromptLearner, suited
 from minipt.wiring import loss_and_gradient

@@ -7,19 +7,28 @@ or killed, goes on where it was when it is typed again. The story continues in `
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
+from pathlib import Path
 
 from minipt.arguments import add_base, add_command, add_task, choose_task
 from minipt.checkpoint import load_base
 from minipt.datasets import load_task
-from minipt.ensemble import ensemble, losses_between, tell_ensemble
 from minipt.learn import Settings
-from minipt.prompt import METHODS
-from minipt.rivals import LEARNERS
-from minipt.study import Job, key_of, run, run_all, write_result
-from minipt.sweep import describe_sweep, draw_sweep, sweep, tell_sweep
-from minipt.transfer import (
+from minipt.prompt import METHODS, load_prompt
+from minipt.rivals import LEARNERS, RIVALS
+from minipt.store import check_page, find_base, save_page
+from minipt.studies import cost, reading
+from minipt.studies.claims import PLANS
+from minipt.studies.compare import compare, describe_lines, tell_lines
+from minipt.studies.ensemble import ensemble, losses_between, tell_ensemble
+from minipt.studies.evidence import describe_evidence, gather, write_report
+from minipt.studies.jobs import Job, key_of, run, run_all, write_result
+from minipt.studies.sweep import describe_sweep, draw_sweep, sweep, tell_sweep
+from minipt.studies.transfer import (
     DOMAINS,
     domain_matrix,
     head_starts,
@@ -50,6 +59,10 @@ def add_studies(commands) -> None:
     _add_sweep(commands)
     _add_ensemble(commands)
     _add_transfer(commands)
+    _add_rivals(commands)
+    _add_read(commands)
+    _add_cost(commands)
+    _add_evidence(commands)
 
 
 def _add_sweep(commands) -> None:
@@ -94,6 +107,71 @@ def _add_transfer(commands) -> None:
     add_base(add)
     _add_single(add)
     _add_common(add)
+
+
+def _add_rivals(commands) -> None:
+    add = add_command(
+        commands,
+        "rivals",
+        _rivals,
+        "compare prompt tuning with what one would try instead",
+        "minipt rivals --task questions --learner prompt,lora,full",
+    ).add_argument
+    add_task(add)
+    add_base(add)
+    known = ", ".join(LEARNERS)
+    add(
+        "--learner", type=_values(str), metavar="A,B", help=f"some of {known} (default: the rivals)"
+    )
+    add("--steps", type=int, help="as for `minipt tune`")
+    add("--batch-size", dest="batch_size", type=int, help="as for `minipt tune`")
+    add("--rates", type=int, default=2, help="learning rates to try on validation (default: 2)")
+    _add_common(add)
+
+
+def _add_read(commands) -> None:
+    add = add_command(
+        commands,
+        "read",
+        _read,
+        "look at a tuned prompt: the nearest words, who reads each vector, what each is worth",
+        "minipt read runs/sms-spam-tiny-0 --save page.png",
+    ).add_argument
+    add("run", type=Path, metavar="RUN", help="a run's directory, or its prompt.safetensors")
+    add_task(add, "the one that the prompt was tuned for")
+    add_base(add, None)
+    add("--texts", type=int, default=128, help="validation texts to measure on (default: 128)")
+    add("--save", type=Path, metavar="PAGE.png", help="draw it on one page")
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def _add_cost(commands) -> None:
+    add = add_command(
+        commands,
+        "cost",
+        _cost,
+        "count and measure what a step costs, and say why",
+        "minipt cost --base minilm --length 100",
+    ).add_argument
+    add_base(add)
+    add("--length", type=int, default=20, help="number of prompt vectors (default: 20)")
+    add("--batch-size", type=int, default=16, help="texts a step (default: 16)")
+    add("--tokens", type=int, default=24, help="tokens a text (default: 24)")
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def _add_evidence(commands) -> None:
+    add = add_command(
+        commands,
+        "evidence",
+        _evidence,
+        "put ten published claims to the test",
+        "minipt evidence --quick",
+    ).add_argument
+    add("--quick", action="store_true", help="small bases and few steps: about ten minutes")
+    add("--full", action="store_true", help="SmolLM2 too: most of a day")
+    add("--claim", type=_values(int), default=[], metavar="N,M", help="only these (default: all)")
+    add("--json", action="store_true", help="print one JSON object; all else to standard error")
 
 
 def _add_common(add: Callable) -> None:
@@ -171,4 +249,52 @@ def _transfer(chosen: argparse.Namespace) -> int:
     if "another_base" in found:
         parts.append(tell_another_base(first, found["another_base"]))
     print("\n\n".join(parts))
+    return 0
+
+
+def _rivals(chosen: argparse.Namespace) -> int:
+    base = load_base(chosen.base)
+    task = choose_task(chosen, base)
+    names = chosen.learner or [rival.name for rival in RIVALS]
+    lines = compare(base, task, names, chosen.seeds, chosen.rates, **_given(chosen))
+    if chosen.json:
+        print(json.dumps({"lines": describe_lines(lines)}))
+    else:
+        print(tell_lines(base, task, lines))
+    return 0
+
+
+def _read(chosen: argparse.Namespace) -> int:
+    check_page(chosen.save)
+    base = load_base(chosen.base or find_base(chosen.run))
+    prompt = load_prompt(chosen.run, base)
+    if not (chosen.csv or chosen.pairs):
+        chosen.task = chosen.task or prompt.about.get("task")
+    task = choose_task(chosen, base)
+    start = reading.find_start(base, prompt)
+    found = reading.read(base, prompt, task, chosen.texts, start)
+    if chosen.save:
+        save_page(reading.page(found), chosen.save)
+    print(json.dumps(reading.describe(found)) if chosen.json else reading.tell(found))
+    return 0
+
+
+def _cost(chosen: argparse.Namespace) -> int:
+    base = load_base(chosen.base)
+    found = cost.compare_ways(base, chosen.length, chosen.batch_size, chosen.tokens)
+    print(json.dumps(cost.describe(found)) if chosen.json else cost.tell(found))
+    return 0
+
+
+def _evidence(chosen: argparse.Namespace) -> int:
+    if chosen.quick and chosen.full:
+        chosen.parser.error("--quick and --full exclude each other")
+    plan = PLANS["quick" if chosen.quick else "full" if chosen.full else "default"]
+    say = partial(print, file=sys.stderr if chosen.json else sys.stdout, flush=True)
+    found = gather(plan, chosen.claim, say)
+    command = shlex.join(["minipt", *chosen.line])
+    place = write_report(plan, found, command)
+    say(f"written: {place}/report.md")
+    if chosen.json:
+        print(json.dumps(describe_evidence(plan, found)))
     return 0
