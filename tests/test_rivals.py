@@ -14,7 +14,7 @@ from minipt.files import read_tensors, write_tensors
 from minipt.gradcheck import check_gradient, compare
 from minipt.learn import Learner, Learnt, Settings, learn
 from minipt.prompt import init_prompt
-from minipt.rivals import LEARNERS, RIVALS
+from minipt.rivals import LEARNERS, RATES, RIVALS
 from minipt.rivals.prefix import WIDTH, MlpPrefixLearner, PrefixLearner, as_past
 from minipt.rivals.probe import ProbeLearner, features
 from minipt.tasks import Pairs, Task
@@ -150,6 +150,10 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(name, task, tmp_path
     resumed = learn(LEARNERS[name](base, task, chosen), task, chosen, path, resume=True)
     assert not resumed.interrupted
     assert bits(resumed) == bits(whole)
+
+
+def test_rates_are_those_of_learners():
+    assert RATES.keys() <= LEARNERS.keys()
 
 
 def test_without_biases_there_is_no_bitfit(task):
