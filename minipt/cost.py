@@ -190,10 +190,11 @@ def _why(costs: Costs) -> str:
         f"A prompt trains {prompt.trained / full.trained:.2%} of the numbers and takes "
         f"{prompt.total / full.total:.0%} of full fine-tuning's operations, {less:.0%} of its time "
         "here. Its gradient has to travel from the loss, behind the last layer, to the vectors in "
-        f"front of the first: {costs.base.config.layers} layers forward and the same back. Only "
-        "the products that give weights their gradients fall away, "
+        f"front of the first: {costs.base.config.layers} layers forward and the same back. What "
+        "falls away are the products that give weights their gradients, "
         f"{full.to_weights.total / GIGA:,.3f} of {full.total / GIGA:,.3f} GFLOP, "
-        f"{full.to_weights.total / full.total:.0%}."
+        f"{full.to_weights.total / full.total:.0%}, and of the lowest layer those that lead back "
+        "to the texts' own tokens."
     )
     rows, all_rows = step.P + step.B * step.T, step.B * (step.P + step.T)
     if costs.base.config.causal:
