@@ -55,7 +55,8 @@ PARTS = {
     "_merge": ("forward", "linear"),  # of LoRA's A B
     "loss_and_gradients": ("to_weights", "linear"),  # of its dW Bᵀ and Aᵀ dW
 }
-OF_THE_HEAD = {"_masked_head", "_masked_head_dx"}
+# Linear maps that stand behind the layers: a masked-word head's, and a probe's own.
+BEHIND = {"_masked_head", "_masked_head_dx", "_logits"}
 SEEN = Counter()
 
 
@@ -80,7 +81,8 @@ def part_of(frame) -> tuple[str, str]:
         names.append(frame.f_code.co_name)
         frame = frame.f_back
     direction, part = next(PARTS[name] for name in names if name in PARTS)
-    return direction, "readout" if OF_THE_HEAD.intersection(names) else part
+    of_a_probe = names[:2] == ["linear_dw", "loss_and_gradients"]
+    return direction, "readout" if of_a_probe or BEHIND.intersection(names) else part
 
 
 class Fullest:
@@ -135,8 +137,8 @@ def gradients_of(base: Base, way: str, batch: Batch, P: int) -> dict[str, np.nda
 def skip_what_is_not(family: str, way: str, sizes: tuple) -> None:
     if way == "shared" and "bert" in family:
         pytest.skip("a base that is not causal has one wiring")
-    if family.startswith("bert") and sizes[3] > 1:
-        pytest.skip("of responses, a causal base only")
+    if sizes[3] > 1 and (way == "probe" or "bert" in family):
+        pytest.skip("responses are for a base that writes, and no probe's")
 
 
 @pytest.fixture(autouse=True)
