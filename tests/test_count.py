@@ -33,7 +33,7 @@ FAMILIES = {
     "bert-without-a-head": BERT | {"head": None},
 }
 # P, B, T, R, K, layers.
-SIZES = ((3, 2, 5, 1, 4, 2), (1, 3, 4, 1, 2, 1), (6, 1, 3, 1, 4, 4), (2, 3, 6, 3, 4, 2))
+SIZES = ((3, 2, 5, 1, 4, 2), (1, 3, 4, 1, 4, 1), (6, 1, 3, 1, 4, 4), (2, 3, 6, 3, 4, 2))
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_size = pytest.mark.parametrize("sizes", SIZES)
 WAYS = ("shared", "concatenated", *(name for name in ("full", "lora", "probe") if name in LEARNERS))
@@ -49,6 +49,7 @@ PARTS = {
     "attention_dscores": ("to_inputs", "attention"),
     "attention_dx": ("to_inputs", "attention"),
     "attention_dpast": ("to_inputs", "attention"),
+    "mean_pool": ("forward", "readout"),
     "readout": ("forward", "readout"),
     "readout_dx": ("to_inputs", "readout"),
     "readout_dw": ("to_weights", "readout"),
