@@ -21,6 +21,7 @@ from minipt.learn import Arrays, Learner, Settings, keep_freed_memory
 from minipt.optim import OPTIMIZERS, Optimizer, clip_gradients
 from minipt.report import WIDTH, align
 from minipt.rivals import LEARNERS
+from minipt.rivals.lora import RANK
 from minipt.text import Batch
 from minipt.tune import PromptLearner, suited
 from minipt.wiring import loss_and_gradient
@@ -29,7 +30,7 @@ NAMES = {
     "shared": "prompt, run once for all",
     "concatenated": "prompt, in front of each",
     "full": "full fine-tuning",
-    "lora": "LoRA of rank 8",
+    "lora": f"LoRA of rank {RANK}",
     "probe": "linear probe",
 }
 LABEL_WORDS = ("a", "b")  # any two that no tokenizer begins alike
