@@ -78,7 +78,7 @@ def test_the_sentences_say_the_tables_numbers():
     text = " ".join(tell(costs).split())
     prompt, full = costs.counted["shared"], costs.counted["full"]
     assert f"takes {prompt.total / full.total:.0%} of full fine-tuning's operations" in text
-    assert f"{full.to_weights.total / full.total:.0%}." in text
+    assert f"{full.to_weights.total / full.total:.0%}, and of the lowest layer" in text
     assert "in 13 rows; in front of each text they are 16" in text  # 3 + 2 · 5 and 2 · (3 + 5)
     stored = re.search(r"what is left: ([\d.]+) kB a task instead of ([\d.]+),", text).groups()
     assert [float(each) for each in stored] == [

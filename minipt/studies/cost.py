@@ -20,6 +20,7 @@ from minipt.learn import Arrays, Learner, Settings, keep_freed_memory
 from minipt.optim import OPTIMIZERS, Optimizer, clip_gradients
 from minipt.report import WIDTH, align
 from minipt.rivals import LEARNERS
+from minipt.rivals.lora import RANK
 from minipt.studies.count import WAYS, Cost, Step, answering_work, count, key_value_numbers
 from minipt.text import Batch
 from minipt.tune import PromptLearner, suited
@@ -29,7 +30,7 @@ NAMES = {
     "shared": "prompt, run once for all",
     "concatenated": "prompt, in front of each",
     "full": "full fine-tuning",
-    "lora": "LoRA of rank 8",
+    "lora": f"LoRA of rank {RANK}",
     "probe": "linear probe",
 }
 LABEL_WORDS = ("a", "b")  # any two that no tokenizer begins alike
@@ -190,10 +191,11 @@ def _why(costs: Costs) -> str:
         f"A prompt trains {prompt.trained / full.trained:.2%} of the numbers and takes "
         f"{prompt.total / full.total:.0%} of full fine-tuning's operations, {less:.0%} of its time "
         "here. Its gradient has to travel from the loss, behind the last layer, to the vectors in "
-        f"front of the first: {costs.base.config.layers} layers forward and the same back. Only "
-        "the products that give weights their gradients fall away, "
+        f"front of the first: {costs.base.config.layers} layers forward and the same back. What "
+        "falls away are the products that give weights their gradients, "
         f"{full.to_weights.total / GIGA:,.3f} of {full.total / GIGA:,.3f} GFLOP, "
-        f"{full.to_weights.total / full.total:.0%}."
+        f"{full.to_weights.total / full.total:.0%}, and of the lowest layer those that lead back "
+        "to the texts' own tokens."
     )
     rows, all_rows = step.P + step.B * step.T, step.B * (step.P + step.T)
     if costs.base.config.causal:
