@@ -53,8 +53,8 @@ class Plan:
 
 PLANS = {
     "quick": Plan("quick", 3, 60, 0, 1, ()),
-    "default": Plan("default", 3, 400, 200, 2, ("minilm",)),
-    "full": Plan("full", 3, 400, 200, 2, ("minilm", "smollm2-135m")),
+    "default": Plan("default", 3, 250, 150, 2, ("minilm",)),
+    "full": Plan("full", 3, 250, 150, 2, ("minilm", "smollm2-135m")),
 }
 
 
@@ -143,7 +143,7 @@ def rows_of(
     steps = plan.large_steps if base_name in plan.large else plan.steps
     rates = rates_for(learner, base)[: plan.rates]
     axes = {"learner": [learner], "learning_rate": rates} | axes
-    return sweep(base, task, axes, plan.seeds, steps=steps, evaluate_every=max(1, steps // 4))
+    return sweep(base, task, axes, plan.seeds, steps=steps)
 
 
 def tests_of(plan: Plan, base: str, task: str, learner: str = "prompt", **axes) -> np.ndarray:
