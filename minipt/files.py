@@ -85,6 +85,8 @@ def write_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], recor
 
     The same arrays and the same record give the same bytes.
     """
+    # safetensors writes memory as it lies, and would read a transposed array as another.
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     with complete_file(path) as partial:
         partial.write_bytes(save(tensors, {"minipt": json.dumps(record)}))
 

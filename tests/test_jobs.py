@@ -13,6 +13,7 @@ from bases import base_with_tokenizer, small_task
 from minipt import learn as learning
 from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
+from minipt.files import read_tensors, write_tensors
 from minipt.learn import Settings
 from minipt.rivals import LEARNERS
 from minipt.studies.jobs import Job, remember, run, run_all
@@ -187,3 +188,9 @@ def test_a_sweep_that_is_killed_gives_the_same_table_when_started_again(here):
         (second,) = (here / "killed").glob(f"runs/sweep-*/{name}")
         assert first.read_bytes() == second.read_bytes()
     assert not list((here / "killed").glob("runs/study/*.unfinished"))
+
+
+def test_an_array_in_another_order_of_memory_is_written_as_it_reads(here):
+    array = np.arange(6.0).reshape(2, 3)
+    write_tensors(here / "file", {"array": array.T}, {})
+    np.testing.assert_array_equal(read_tensors(here / "file", "", "")[0]["array"], array.T)
