@@ -1,5 +1,7 @@
 """Small random bases, prompts and batches for the tests, made without any framework."""
 
+from pathlib import Path
+
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -128,3 +130,15 @@ def small_task() -> Task:
     split = {"train": slice(0, 16), "validation": slice(16, 24), "test": slice(24, 32)}
     parts = {name: Split(texts[part], labels[part]) for name, part in split.items()}
     return Task("words", ("good", "bad"), (" good", " bad"), "{text}\n:", **parts, source="here")
+
+
+def write_texts(path: Path) -> None:
+    """Sixty texts of two classes as a CSV file."""
+    words = {"good": ("good", "kind", "happy"), "bad": ("bad", "cruel", "long")}
+    rows = [
+        f"the {subject} was {word},{label}"
+        for subject in (*SUBJECTS, "sea", "house")
+        for label, each in words.items()
+        for word in each
+    ]
+    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bases import base_with_tokenizer
+from bases import base_with_tokenizer, write_texts
 from safetensors.numpy import load_file, save_file
 
 from minipt import cli
@@ -24,30 +24,11 @@ from minipt.files import shipped
 from minipt.generate import generate
 from minipt.prompt import load_prompt
 
-SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song", "sea", "house")
-WORDS = {"good": ("good", "kind", "happy"), "bad": ("bad", "cruel", "long")}
 CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")
 QUICK = ("--length", "3", "--steps", "6", "--batch-size", "8")
 RUN = "runs/texts-small-0"
 FILES = {"run.json", "history.csv", "prompt.safetensors", "curves.png"}
 tuning = sys.modules["minipt.tune"]  # in the package, the name `tune` is the function's
-
-
-@pytest.fixture(scope="module")
-def saved_base(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("bases") / "small"
-    save_base(base_with_tokenizer(), directory)
-    return directory
-
-
-def write_texts(path: Path) -> None:
-    rows = [
-        f"the {subject} was {word},{label}"
-        for subject in SUBJECTS
-        for label, words in WORDS.items()
-        for word in words
-    ]
-    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -56,14 +37,6 @@ def small_pictures(monkeypatch):
     from matplotlib.figure import Figure
 
     monkeypatch.setattr(cli, "draw_curves", lambda *_: Figure(figsize=(1, 1)))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """A working directory with texts of two classes in a CSV file."""
-    write_texts(tmp_path / "texts.csv")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -82,21 +55,6 @@ def finished(tmp_path_factory, saved_base) -> Path:
     run = Path.cwd() / RUN
     os.chdir(before)
     return run
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command in this process; returns its exit status, standard output and error."""
-
-    def called(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as ended:
-            status = ended.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return called
 
 
 def left(directory: Path) -> set[str]:

@@ -7,6 +7,7 @@ prompts written by hand, in `written`. A bag of words stands in `minipt.baseline
 """
 
 from minipt.base import Base
+from minipt.errors import MiniptError
 from minipt.learn import Learner
 from minipt.rivals.discrete import DiscreteLearner
 from minipt.rivals.lora import LoraLearner
@@ -64,7 +65,14 @@ RATES_OF = {
 }
 
 
+def find_learner(name: str) -> type[Learner]:
+    """The class of this name. Raises MiniptError where there is none."""
+    if name not in LEARNERS:
+        raise MiniptError(f"there is no rival {name!r}: choose one of {', '.join(LEARNERS)}")
+    return LEARNERS[name]
+
+
 def rates_for(learner: str, base: Base) -> tuple[float, ...]:
     """Learning rates to try, the likeliest first. The variants of a prompt take the prompt's."""
-    name = learner if learner in RATES else "prompt"
+    name = PromptLearner.name if issubclass(find_learner(learner), PromptLearner) else learner
     return RATES_OF.get(base.name, {}).get(name, RATES[name])

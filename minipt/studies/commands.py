@@ -19,11 +19,11 @@ from minipt.checkpoint import load_base
 from minipt.datasets import load_task
 from minipt.learn import Settings
 from minipt.prompt import METHODS, load_prompt
-from minipt.rivals import LEARNERS, RIVALS
+from minipt.rivals import LEARNERS
 from minipt.store import check_page, find_base, save_page
 from minipt.studies import cost, reading
 from minipt.studies.claims import PLANS
-from minipt.studies.compare import compare, describe_lines, tell_lines
+from minipt.studies.compare import able, compare, describe_lines, tell_lines
 from minipt.studies.ensemble import ensemble, losses_between, tell_ensemble
 from minipt.studies.evidence import describe_evidence, gather, write_report
 from minipt.studies.jobs import Job, key_of, run, run_all, write_result
@@ -217,6 +217,8 @@ def _sweep(chosen: argparse.Namespace) -> int:
 def _ensemble(chosen: argparse.Namespace) -> int:
     base = load_base(chosen.base)
     task = choose_task(chosen, base)
+    if chosen.members < 2 or not task.labels:
+        chosen.parser.error("an ensemble needs two members or more, and labels to vote on")
     settings = [suited(base, task, **_given(chosen), seed=seed) for seed in range(chosen.members)]
     results = run_all(Job("prompt", base, task, each) for each in settings)
     prompts = [result.prompt() for result in results]
@@ -255,7 +257,9 @@ def _transfer(chosen: argparse.Namespace) -> int:
 def _rivals(chosen: argparse.Namespace) -> int:
     base = load_base(chosen.base)
     task = choose_task(chosen, base)
-    names = chosen.learner or [rival.name for rival in RIVALS]
+    names, reasons = (chosen.learner, []) if chosen.learner else able(base, task)
+    for reason in reasons:
+        print(f"left out: {reason}", file=sys.stderr)
     lines = compare(base, task, names, chosen.seeds, chosen.rates, **_given(chosen))
     if chosen.json:
         print(json.dumps({"lines": describe_lines(lines)}))

@@ -13,14 +13,16 @@ import numpy as np
 
 from minipt.base import Base
 from minipt.baseline import confidence_interval
+from minipt.errors import MiniptError
 from minipt.evaluate import encode_split, evaluate, read_task
 from minipt.report import align, compare_with_rivals
-from minipt.rivals import rates_for
+from minipt.rivals import RIVALS, rates_for
 from minipt.rivals.written import shown, written
 from minipt.studies.cost import measure
 from minipt.studies.jobs import remember
 from minipt.studies.sweep import Row, sweep
 from minipt.tasks import Task
+from minipt.tune import suited
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,18 @@ def compare(
     return lines
 
 
+def able(base: Base, task: Task) -> tuple[list[str], list[str]]:
+    """The rivals that can learn this task in this base, and why the others cannot."""
+    names, reasons = [], []
+    for rival in RIVALS:
+        try:
+            rival(base, task, suited(base, task))
+            names.append(rival.name)
+        except MiniptError as error:
+            reasons.append(str(error))
+    return names, reasons
+
+
 def _fixed(base: Base, task: Task, seeds: int) -> list[Line]:
     """What learns nothing, or knows no base."""
     total = len(task.test.texts)
@@ -77,7 +91,8 @@ def _fixed(base: Base, task: Task, seeds: int) -> list[Line]:
     def measured() -> dict[str, list[int]]:
         untuned = evaluate(base, None, task.test, task)
         scores = compare_with_rivals(base, task, untuned)
-        found = {name: [scores[name].correct] for name in ("majority", "bag_of_words", "untuned")}
+        names = [name for name in ("majority", "bag_of_words", "untuned") if name in scores]
+        found = {name: [scores[name].correct] for name in names}
         found["written by hand"] = [written(base, task, task.test).correct]
         if base.config.head == "language":
             each = [shown(base, task, task.test, seed).correct for seed in range(seeds)]

@@ -25,7 +25,7 @@ from minipt.evaluate import Evaluation, measure, read_task
 from minipt.files import complete_directory, complete_file, read_tensors, write_tensors
 from minipt.learn import Arrays, Learner, Settings, digest, learn
 from minipt.prompt import SoftPrompt, versions
-from minipt.rivals import LEARNERS
+from minipt.rivals import find_learner
 from minipt.store import PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
 from minipt.tasks import Split, Task
 from minipt.tune import PromptLearner
@@ -50,11 +50,8 @@ class Job:
     start: SoftPrompt | None = None
 
     def make(self) -> Learner:
-        """The learner before its first step. Raises MiniptError for an unknown name."""
-        if self.learner not in LEARNERS:
-            known = ", ".join(LEARNERS)
-            raise MiniptError(f"there is no rival {self.learner!r}: choose one of {known}")
-        learner = LEARNERS[self.learner](self.base, self.task, self.settings)
+        """The learner before its first step. Raises MiniptError as it does, and for no such one."""
+        learner = find_learner(self.learner)(self.base, self.task, self.settings)
         if self.start is not None:
             learner.arrays["prompt"][...] = self.start.vectors
         return learner

@@ -18,6 +18,7 @@ from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.plot import draw_lines
 from minipt.report import align
+from minipt.rivals import rates_for
 from minipt.studies.jobs import Job, Result, accuracies, run_all
 from minipt.tasks import Task
 from minipt.tune import suited
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RATE, VALIDATION = "learning_rate", "validation_accuracy"
-LEARNER = "learner"
+LEARNER, PROMPT = "learner", "prompt"
 # As the command line has them.
 NAMES = {"method": "init", "learning_rate": "rate"}
 
@@ -61,30 +62,39 @@ def sweep(
     """
     if seeds < 1 or not all(axes.values()):
         raise MiniptError("a sweep needs at least one seed, and one value on each axis")
-    rates = axes.get(RATE, [suited(base, task, **settings).learning_rate])
     others = {name: values for name, values in axes.items() if name != RATE}
     cells = [dict(zip(others, values, strict=True)) for values in product(*others.values())]
-    jobs = {
-        (i, rate): [
-            _job(base, task, cell, settings | {RATE: rate, "seed": s}) for s in range(seeds)
-        ]
-        for i, cell in enumerate(cells)
-        for rate in rates
-    }
+    jobs: dict[tuple[int, float], list[Job]] = {}
+    for i, cell in enumerate(cells):
+        for rate in axes.get(RATE) or [_usual_rate(base, task, cell, settings)]:
+            runs = [settings | {RATE: rate, "seed": seed} for seed in range(seeds)]
+            jobs[i, rate] = [_job(base, task, cell, each) for each in runs]
     for group in jobs.values():
         group[0].make()  # refuse what cannot be run before anything is
     found = iter(run_all(job for group in jobs.values() for job in group))
     results = {key: [next(found) for _ in group] for key, group in jobs.items()}
-    rows = []
-    for i, cell in enumerate(cells):
-        rate = max(rates, key=lambda rate: accuracies(results[i, rate], VALIDATION).mean())
-        rows.append(Row(cell, rate, len(rates), results[i, rate]))
-    return rows
+    return [
+        _best(cell, {r: results[n, r] for n, r in results if n == i})
+        for i, cell in enumerate(cells)
+    ]
+
+
+def _best(cell: dict, by_rate: dict[float, list[Result]]) -> Row:
+    rate = max(by_rate, key=lambda rate: accuracies(by_rate[rate], VALIDATION).mean())
+    return Row(cell, rate, len(by_rate), by_rate[rate])
+
+
+def _usual_rate(base: Base, task: Task, cell: dict, settings: dict) -> float:
+    """That of `minipt tune`, or of another learner the likeliest."""
+    learner = cell.get(LEARNER, PROMPT)
+    if learner != PROMPT:
+        return rates_for(learner, base)[0]
+    return suited(base, task, **settings).learning_rate
 
 
 def _job(base: Base, task: Task, cell: dict, settings: dict) -> Job:
     fields = {name: value for name, value in cell.items() if name != LEARNER}
-    return Job(cell.get(LEARNER, "prompt"), base, task, suited(base, task, **settings | fields))
+    return Job(cell.get(LEARNER, PROMPT), base, task, suited(base, task, **settings | fields))
 
 
 def tell_sweep(task: Task, rows: Sequence[Row]) -> str:
