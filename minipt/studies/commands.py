@@ -243,7 +243,7 @@ def _transfer(chosen: argparse.Namespace) -> int:
     prompt = Job("prompt", base, first, suited(base, first, **settings))
     found = {"matrix": matrix, "starts": starts, "steps": few}
     if base.config.head == "language":
-        found["another_base"] = on_another_base(run(prompt).prompt(), base, first)
+        found["another_base"] = on_another_base(base, run(prompt).prompt(), first)
     if chosen.json:
         print(json.dumps(found))
         return 0

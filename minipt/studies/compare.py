@@ -14,7 +14,7 @@ import numpy as np
 from minipt.base import Base
 from minipt.baseline import confidence_interval
 from minipt.errors import MiniptError
-from minipt.evaluate import encode_split, evaluate, read_task
+from minipt.evaluate import encode_split, evaluate
 from minipt.report import align, compare_with_rivals
 from minipt.rivals import RIVALS, rates_for
 from minipt.rivals.written import shown, written
@@ -27,7 +27,7 @@ from minipt.tune import suited
 
 @dataclass(frozen=True)
 class Line:
-    """One rival: how many test texts each seed answers rightly, of `total`.
+    """One rival: how many test texts each seed answers rightly, of `total`; none: it cannot.
 
     trained: numbers; stored: bytes of what is kept. seconds and peak: of a step, measured here, the
     peak in bytes beside the base. rates: out of how many the learning rate was chosen. What learns
@@ -94,22 +94,27 @@ def _fixed(base: Base, task: Task, seeds: int) -> list[Line]:
         names = [name for name in ("majority", "bag_of_words", "untuned") if name in scores]
         found = {name: [scores[name].correct] for name in names}
         found["written by hand"] = [written(base, task, task.test).correct]
-        if base.config.head == "language":
-            each = [shown(base, task, task.test, seed).correct for seed in range(seeds)]
-            found["examples in front"] = each
-        return found
+        return found | {"examples in front": _shown(base, task, seeds)}
 
     found = remember(f"fixed-{task.name}-{base.name}", [base.fingerprint, seeds], measured)
     return [Line(name.replace("_", " "), correct, total) for name, correct in found.items()]
 
 
+def _shown(base: Base, task: Task, seeds: int) -> list[int]:
+    """None where the base does not go on from a text, or has no room for examples."""
+    try:
+        return [shown(base, task, task.test, seed).correct for seed in range(seeds)]
+    except MiniptError:
+        return []
+
+
 def _line(base: Base, task: Task, row: Row) -> Line:
     first = row.results[0]
     record, settings = first.record, first.job.settings
-    reading = read_task(base, None, task.train, task)
-    token_rows, _, _ = encode_split(base, reading, task.train, base.config.context)
+    learner = first.job.make()
+    token_rows, _, _ = encode_split(base, learner.reading, task.train, learner.room)
     tokens = int(np.median([len(ids) for ids in token_rows]))
-    measured = measure(first.job.make(), settings, tokens)
+    measured = measure(learner, settings, tokens)
     return Line(
         name=record["learner"],
         correct=[result.record["correct"] for result in row.results],
@@ -128,6 +133,9 @@ def tell_lines(base: Base, task: Task, lines: Sequence[Line]) -> str:
     head = ("on the test split", "mean", "lowest", "highest", "95 % interval", "numbers")
     table = [(*head, "stored kB", "ms/step", "MB")]
     for line in lines:
+        if not line.correct:
+            table.append((line.name, "not possible", *[""] * 7))
+            continue
         found, (low, high) = line.accuracies, line.interval
         numbers = [f"{number:.3f}" for number in (found.mean(), found.min(), found.max())]
         costs = ["", "", "", ""]
