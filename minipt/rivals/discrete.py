@@ -8,8 +8,8 @@ its place says how the loss changes when the token v stands there instead of w:
 
 (HotFlip: Ebrahimi et al. 2018, section 3.) Each step takes one place, lets the tokens of the
 largest -e_v · g be candidates, and tries each on the same batch; the best stays if it is better
-than what stood there (AutoPrompt: Shin et al. 2020, section 2.2). The step is the base's own
-forward and backward. The story continues in `written.py`.
+than what stood there (AutoPrompt: Shin et al. 2020, section 2.2). The gradient is that of the soft
+prompt made of the tokens' embeddings. The story continues in `written.py`.
 """
 
 from dataclasses import replace
