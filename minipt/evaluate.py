@@ -2,7 +2,7 @@
 
 In: a base, a prompt and texts with the right answers. Out: an `Evaluation`, how many were right and
 how sure the answers were. The reading of a task and its texts as token ids are made here too, since
-learning and measuring must not differ in them. The story continues in `tune.py`.
+learning and measuring must not differ in them. The story continues in `learn.py`.
 """
 
 from dataclasses import dataclass, replace

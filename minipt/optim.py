@@ -2,7 +2,7 @@
 
 In: parameters and their gradients under the same names. Out: the parameters, changed in place. Each
 optimizer keeps its memory in `state`, a flat dict of arrays, so that a checkpoint is that dict and
-a resumed run continues with the same bits. The story continues in `tune.py`.
+a resumed run continues with the same bits. The story continues in `learn.py`.
 """
 
 import math

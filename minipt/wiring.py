@@ -16,7 +16,7 @@ own whose outputs nobody reads; what it leaves are its keys and values, which al
 and on the way back the texts' gradients of those keys and values enter the prompt's own backward.
 A base that is not causal, such as BERT, knows only the textbook wiring: there the texts change what
 the prompt computes.
-The story continues in `tune.py`, which takes this step many times.
+The story continues in `learn.py`, which takes such a step many times.
 """
 
 from collections.abc import Callable

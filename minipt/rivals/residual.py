@@ -7,7 +7,7 @@ Reparameterization", section 3. What the base reads is
 
 with a layer norm as in `ops.layernorm`; prompt and network learn together. A step that the network
 takes moves all P vectors at once. After learning only prompt' (P, C) is kept, a soft prompt like
-any other. The story continues in `discrete.py`.
+any other. The story continues in `wayward.py`.
 """
 
 import numpy as np

@@ -8,7 +8,7 @@ embedding of one token of any sentence one likes:
 
 with v the vectors (P, C) and e the sentence's embeddings (P, C). If such a prompt is found, and its
 nearest tokens are the sentence's, then nearest tokens do not tell what a prompt does: a warning to
-the reader of `reading.py`. The story continues in `report.py`.
+the reader of `studies/reading.py`. The story continues in `studies/jobs.py`.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@ In: a base, a task and the split to measure. Out: an `Evaluation`. Words stand i
 or behind it, and which wording is used was chosen on validation. Examples are labelled training
 texts in front of the text, which a language model may go on from (Brown et al. 2020, section 2):
 no gradient is taken, yet more of the task is seen than an instruction tells. The story continues in
-`report.py`.
+`studies/jobs.py`.
 """
 
 from dataclasses import replace

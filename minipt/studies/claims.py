@@ -40,8 +40,11 @@ Table = list[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run. seeds: of every cell; steps: of the small bases, and of the large ones;
-    rates: learning rates that each cell chooses from; large: bases beside the small ones."""
+    """How much is run.
+
+    seeds: of every cell. steps: of the small bases; large_steps: of the large ones, whose names are
+    in `large`. rates: how many learning rates each cell chooses from, on validation.
+    """
 
     name: str
     seeds: int
@@ -316,12 +319,7 @@ def ensembles(plan: Plan) -> Finding:
 
 def _together(results: Sequence[Result], task: str) -> dict[str, float]:
     prompts = [result.prompt() for result in results]
-    return ensemble(prompts_base(results), prompts, the_task(task)).accuracies()
-
-
-def prompts_base(results: Sequence[Result]) -> Base:
-    """The base that all results share."""
-    return results[0].job.base
+    return ensemble(results[0].job.base, prompts, the_task(task)).accuracies()
 
 
 @claim(

@@ -2,7 +2,7 @@
 
 In: a base and the sizes of a step. Out: `Costs`, what `count.py` says of each way beside the
 seconds and the memory that its step took here, as a record and as text of at most 96 columns, which
-answers the question with these very numbers. The story continues in `cli.py`, which prints it.
+answers the question with these very numbers. The story continues in `compare.py`.
 """
 
 import statistics

@@ -3,8 +3,8 @@
 In: a tuned prompt, its base and its task. Out: a `PromptReading`, as text, as JSON and as a page
 drawn by `plot.py`. Three questions, since none of them alone is an answer: near words
 (`neighbours.py`) say what a vector resembles, attention says who looks at it, and only taking it
-away says what it does. Nothing is looked up on the test split. The story continues in `xray.py`,
-which looks into a single step.
+away says what it does. Nothing is looked up on the test split. The story continues in
+`claims.py`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ In: a base, a task, and for some fields of `Settings` the values to try. Out: a 
 combination, with one result a seed. Where several learning rates are given, each combination gets
 the one that does best on validation, on the mean of the seeds; the test split is looked at only
 with that one. Runs that were done are read, not run (`jobs.py`). The story continues in
-`compare.py`.
+`count.py`.
 """
 
 from __future__ import annotations
