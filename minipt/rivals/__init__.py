@@ -60,8 +60,8 @@ RATES = {
 }
 # The same for larger bases, where they differ.
 RATES_OF = {
-    "minilm": {"prompt": (0.02, 0.06), "full": (1e-4, 3e-4)},
-    "smollm2-135m": {"prompt": (0.02, 0.06), "full": (3e-5, 1e-4)},
+    "minilm": {"prompt": (0.02,), "full": (1e-4, 3e-4)},
+    "smollm2-135m": {"prompt": (0.02,), "full": (3e-5, 1e-4)},
 }
 
 

@@ -56,8 +56,8 @@ class Plan:
 
 PLANS = {
     "quick": Plan("quick", 3, 60, 0, 1, ()),
-    "default": Plan("default", 3, 250, 150, 2, ("minilm",)),
-    "full": Plan("full", 3, 250, 150, 2, ("minilm", "smollm2-135m")),
+    "default": Plan("default", 3, 250, 100, 2, ("minilm",)),
+    "full": Plan("full", 3, 250, 100, 2, ("minilm", "smollm2-135m")),
 }
 
 
