@@ -312,7 +312,7 @@ def _stream(
 
 def digest(task: Task) -> str:
     """Two tasks with one digest give the same run."""
-    splits = [(split.texts, split.answers) for split in (task.train, task.validation)]
+    splits = [(part.texts, part.answers) for part in (task.train, task.validation, task.test)]
     described = [task.template, task.label_words, splits]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 

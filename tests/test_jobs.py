@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,9 +66,10 @@ def test_what_decides_a_result_decides_its_place(base, task):
         job(base, task, learning_rate=0.1).directory,
         job(base, task, "full").directory,
         job(base_with_tokenizer(seed=3), task).directory,
+        job(base, replace(task, test=task.validation)).directory,
         Job("prompt", base, task, Settings(**QUICK), run(job(base, task)).prompt()).directory,
     }
-    assert len(places) == 6
+    assert len(places) == 7
 
 
 def test_a_prompts_result_is_a_prompt_that_can_be_used(base, task):

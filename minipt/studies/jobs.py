@@ -67,17 +67,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job came to. record: as in `run.json`; arrays: the best on validation."""
+    """What a job came to. record: as in its `run.json`."""
 
     job: Job
     record: dict
-    arrays: Arrays
+
+    @property
+    def arrays(self) -> Arrays:
+        """What was trained, the best on validation; read when it is asked for."""
+        place = self.job.directory
+        return read_tensors(place / "arrays.safetensors", "result", f"remove {place}")[0]
 
     def learner(self) -> Learner:
         """The learner as it was when it did best, to ask it about other texts."""
-        learner = self.job.make()
+        learner, arrays = self.job.make(), self.arrays
         for name, array in learner.arrays.items():
-            array[...] = self.arrays[name]
+            array[...] = arrays[name]
         return learner
 
     def prompt(self) -> SoftPrompt:
@@ -131,8 +136,7 @@ def run(job: Job) -> Result:
                 prompt = replace(learner.prompt, vectors=learner.kept()["prompt"])
                 prompt.save(partial / "prompt.safetensors")
         shutil.rmtree(unfinished(place), ignore_errors=True)
-    arrays, _ = read_tensors(place / "arrays.safetensors", "result", f"remove {place}")
-    return Result(job, read_json(place / "run.json"), arrays)
+    return Result(job, read_json(place / "run.json"))
 
 
 def run_all(jobs: Iterable[Job]) -> list[Result]:
