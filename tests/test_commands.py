@@ -124,7 +124,7 @@ def test_evidence_is_gathered_and_reported(call, here, monkeypatch):
     monkeypatch.setitem(commands.PLANS, "quick", Plan("quick", 2, 2, 0, 1, ()))
     status, out, _ = call("evidence", "--quick", "--claim", "8")
     assert status == 0
-    assert "8. Training a prefix through a small network helps." in out
+    assert "8. Training a prefix through a network helps." in out
     report = (here / "runs" / "evidence" / "report.md").read_text(encoding="utf-8")
     assert "`minipt evidence --quick --claim 8`" in report
     found = json.loads(call("evidence", "--quick", "--claim", "8", "--json")[1])

@@ -7,7 +7,7 @@ trained, each layer's for itself: 2 L Hkv D numbers a position instead of C. A s
 own, whose backward ends at the past; a prompt's forward and backward are gone.
 
 The start is what a prompt leaves: keys and values of real words are such as the base knows, and do
-better than random ones (Li and Liang, section 7.4).
+better than random ones where there are few texts (Li and Liang, section 7.4).
 
 Texts of a base that is not causal read keys and values in front of them as well, all rows all of
 them; but there no text changes them, as it would the rows of a prompt. So their start is what a

@@ -1,7 +1,7 @@
 """Full fine-tuning, and its cheapest relative: the base's own numbers learn, in a copy.
 
 In: a frozen base, which stays as it is. Out: learners whose arrays are copies of its parameters,
-all of them or only the biases (BitFit: Ben Zaken, Goldberg and Ravfogel 2022, section 3). The
+all of them or only the biases (BitFit: Ben Zaken, Goldberg and Ravfogel 2022). The
 forward and the backward are those of prompt tuning, without a prompt; the backward is given the
 names of the parameters whose gradients it should fill in. The story continues in `lora.py`.
 """

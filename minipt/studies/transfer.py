@@ -2,7 +2,7 @@
 
 In: a base and tasks. Out: the accuracy of each task's prompts on every domain of the same labels
 (Lester et al. 2021, section 5, asked how a prompt holds up on texts of another kind); what another
-task's prompt is worth as a start (SPoT: Vu et al. 2022, section 3); and `renamed`, a base that
+task's prompt is worth as a start (SPoT: Vu et al. 2022, section 3.1); and `renamed`, a base that
 computes the same as another with its channels in another order, which shows what a prompt is tied
 to. The story continues in `neighbours.py`.
 """
