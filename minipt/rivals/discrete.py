@@ -6,11 +6,11 @@ its place says how the loss changes when the token v stands there instead of w:
 
     loss(v) ≈ loss(w) + (e_v - e_w) · g
 
-(HotFlip: Ebrahimi et al. 2018, there to raise the loss.) Each step takes one place, lets the tokens of the
-largest -e_v · g be candidates, and tries each, here on the same batch; the best stays if it is
-better than what stood there (after AutoPrompt: Shin et al. 2020, section 2.2, which tries them on
-another batch). The gradient is that of the soft
-prompt made of the tokens' embeddings. The story continues in `written.py`.
+(HotFlip: Ebrahimi et al. 2018, there to raise the loss.) Each step takes one place, lets the tokens
+of the largest -e_v · g be candidates, and tries each, here on the same batch; the best stays if it
+is better than what stood there (after AutoPrompt: Shin et al. 2020, section 2.2, which tries them
+on another batch). The gradient is that of the soft prompt made of the tokens' embeddings. The story
+continues in `written.py`.
 """
 
 from dataclasses import replace

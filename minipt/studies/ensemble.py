@@ -2,8 +2,8 @@
 
 Lester et al. 2021, section 6: k prompts that differ in their seed are k models for the price of one
 base. Each text stands in the batch k times, each time behind another prompt; the answers are put to
-a vote, as there, or their probabilities averaged. In: prompts for one task. Out: `Ensemble`, with each
-member's answers beside those of all.
+a vote, as there, or their probabilities averaged. In: prompts for one task. Out: `Ensemble`, with
+each member's answers beside those of all.
 
 The mean of the *vectors* is another thing, and fails: two prompts that learnt the same task from
 different starts lie far apart, and half way between them the loss is high (`losses_between`). The
