@@ -127,7 +127,7 @@ def draw_lines(
         shift = (i - (len(lines) - 1) / 2) * 0.5 / len(lines)  # so that no bar hides another
         mean, low, high = np.array(list(points.values())).T
         x = np.array([places[at] for at in points]) + shift
-        bars = np.stack([mean - low, high - mean])
+        bars = np.maximum(np.stack([mean - low, high - mean]), 0.0)  # rounding may go below
         axes.errorbar(x, mean, bars, fmt="o-", ms=4, capsize=3, label=_in_font(name))
     for (name, value), style in zip(across.items(), ("--", ":", "-."), strict=False):
         axes.axhline(value, color=GREY, linestyle=style, label=_in_font(f"{name}, {value:.3f}"))

@@ -35,6 +35,11 @@ class Score:
     total: int
     loss: float | None = None
 
+    @classmethod
+    def of(cls, found: Evaluation) -> "Score":
+        """Without what was answered to which text."""
+        return cls(found.correct, found.total, found.loss)
+
     @property
     def accuracy(self) -> float:
         """correct / total"""
@@ -49,24 +54,28 @@ class Score:
 def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, Score]:
     """A tuned prompt's result on the test split, last, behind what it must be compared with.
 
+    They are those of `baselines` and, if the task has an instruction, "written": the base with
+    these words, written by hand, in front of the text.
+    """
+    scores = baselines(base, task)
+    if task.opening:
+        instructed = replace(task, template=task.opening + task.template)
+        scores["written"] = Score.of(evaluate(base, None, task.test, instructed))
+    return scores | {"tuned": Score.of(tuned)}
+
+
+def baselines(base: Base, task: Task) -> dict[str, Score]:
+    """What the test split takes no prompt for.
+
     majority: the training split's most frequent answer, always. bag_of_words: a linear model of the
-    words, of labels only. untuned: the base without a prompt. written: with the task's instruction,
-    if it has one, words written by hand, in front of the text.
+    words, of labels only. untuned: the base as it is.
     """
     test = task.test
-
-    def score(found: Evaluation) -> Score:
-        return Score(found.correct, found.total, found.loss)
-
     scores = {"majority": Score(test.answers.count(task.majority), len(test.texts))}
     if task.labels:
         words = bag_of_words(task.train, test, len(task.labels))
         scores["bag_of_words"] = Score(int((words == test.labels).sum()), len(test.texts))
-    scores["untuned"] = score(evaluate(base, None, test, task))
-    if task.opening:
-        instructed = replace(task, template=task.opening + task.template)
-        scores["written"] = score(evaluate(base, None, test, instructed))
-    return scores | {"tuned": score(tuned)}
+    return scores | {"untuned": Score.of(evaluate(base, None, test, task))}
 
 
 def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> dict:

@@ -88,6 +88,12 @@ class PromptLearner(Learner):
     def answerer(self) -> Answer:
         return answerer(self.base, self.prompt)
 
+    def begin_with(self, start: SoftPrompt) -> None:
+        """Take another prompt's vectors for the start."""
+        self.start.vectors[...] = start.vectors
+        self.arrays["prompt"][...] = start.vectors
+        self.start.about["method"] = self.prompt.about["method"] = "another prompt"
+
     def measures(self) -> dict[str, float]:
         vectors = self.prompt.vectors
         return {

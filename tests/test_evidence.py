@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from bases import base_with_tokenizer, small_task
 
+from minipt.checkpoint import NAMES
 from minipt.errors import MiniptError
 from minipt.studies import claims
-from minipt.studies.claims import CLAIMS, FAILS, HOLDS, UNCLEAR, Difference, Plan
+from minipt.studies.claims import CLAIMS, FAILS, HOLDS, UNCLEAR, Difference, Plan, minus
 from minipt.studies.evidence import gather, markdown, verdict_table, write_report
 
-PLAN = Plan("test", seeds=2, steps=2, large_steps=2, rates=1, large=())
+PLAN = Plan("test", seeds=3, steps=2, large_steps=2, rates=1, large=())
 
 
 @pytest.fixture(autouse=True)
@@ -38,17 +39,18 @@ def small(monkeypatch):
 
 def near(mean: float) -> np.ndarray:
     """Three accuracies, a tenth of a point apart."""
-    return mean + np.array([-0.001, 0.0, 0.001])
+    return mean + 0.001 * np.array([-1.0, 0.0, 1.0])
 
 
 def test_a_difference_has_students_interval():
-    found = Difference.of([np.array([1.0, 2.0])], [np.array([0.0, 0.0])])
+    found = Difference.of([np.array([1.0, 2.0])])
     assert (found.mean, found.low) == (1.5, pytest.approx(1.5 - 12.71 * 0.5, abs=1e-2))
     assert found.verdict == UNCLEAR
-    pairs = [near(0.9), near(0.7)]
-    assert Difference.of(pairs, [near(0.8), near(0.6)]).verdict == HOLDS
-    assert Difference.of([near(0.8), near(0.6)], pairs).verdict == FAILS
-    assert "+0.100" in str(Difference.of([np.array([0.9, 0.8])], [np.array([0.8, 0.7])]))
+    assert Difference.of([near(0.1), near(0.2)]).verdict == HOLDS
+    assert Difference.of([-near(0.1), -near(0.2)]).verdict == FAILS
+    assert str(Difference.of([np.array([0.1, 0.1])])) == "+0.100 (+0.100 to +0.100)"
+    (apart,) = minus([near(0.9)], [near(0.8)])
+    np.testing.assert_allclose(apart, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,10 @@ def test_every_claim_can_be_run(claim, small):
     assert all(len(row) == width for row in finding.table)
     assert claim.test(PLAN) == finding  # read, not run again
     assert {name: base.fingerprint for name, base in small.items()} == before
+
+
+def test_the_bases_of_the_claims_have_names():
+    assert {*claims.SMALL_BASES, "micro-masked"} <= set(NAMES)
 
 
 def test_the_claims_are_ten_and_say_where_they_come_from():

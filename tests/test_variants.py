@@ -262,7 +262,7 @@ def test_the_search_starts_at_the_tokens_nearest_to_a_start(base, task, method):
         distances = np.square(table[ordinary] - vector).sum(1)
         assert token == ordinary[distances.argmin()]
     if method == "vocab":
-        assert learner.prompt(learner.arrays["tokens"]).vectors.tobytes() == (
+        assert learner.soft(learner.arrays["tokens"]).vectors.tobytes() == (
             learner.start.vectors.tobytes()
         )
 
@@ -292,7 +292,7 @@ def test_a_step_of_the_search_takes_the_best_candidate_and_never_raises_the_loss
         for token in learner.candidates(gradients["tokens"][place]):
             ids = tokens_before.copy()
             ids[place] = token
-            tried.append(batch_loss(base, learner.prompt(ids), batch))
+            tried.append(batch_loss(base, learner.soft(ids), batch))
         learner.update(None, gradients, 1.0)
         after, _ = learner.loss_and_gradients(batch, rng)
         assert after == pytest.approx(min(before, *tried), rel=1e-6)

@@ -56,6 +56,7 @@ RATES = {
     "probe": (3e-2, 1e-1),
     "prefix": (0.3, 0.1),
     "prefix-mlp": (3e-3, 1e-2),
+    "prompt-residual": (0.1, 0.03),  # its network starts much smaller than a prompt
     "discrete": (1.0,),  # it uses none
 }
 # The same for larger bases, where they differ.
@@ -73,6 +74,7 @@ def find_learner(name: str) -> type[Learner]:
 
 
 def rates_for(learner: str, base: Base) -> tuple[float, ...]:
-    """Learning rates to try, the likeliest first. The variants of a prompt take the prompt's."""
-    name = PromptLearner.name if issubclass(find_learner(learner), PromptLearner) else learner
+    """Learning rates to try, the likeliest first. Variants of the prompt take the prompt's."""
+    find_learner(learner)
+    name = learner if learner in RATES else PromptLearner.name
     return RATES_OF.get(base.name, {}).get(name, RATES[name])

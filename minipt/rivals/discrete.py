@@ -54,7 +54,7 @@ class DiscreteLearner(Learner):
         self.first = self.arrays["tokens"].copy()
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
-        loss, gradient = loss_and_gradient(self.base, self.prompt(self.arrays["tokens"]), batch)
+        loss, gradient = loss_and_gradient(self.base, self.soft(self.arrays["tokens"]), batch)
         place = int(rng.integers(len(gradient)))
         self.seen = batch, loss, place  # `update` searches on the same batch
         return loss, {"tokens": gradient}
@@ -66,7 +66,7 @@ class DiscreteLearner(Learner):
         for token in self.candidates(gradients["tokens"][place]):
             tried = self.arrays["tokens"].copy()
             tried[place] = token
-            loss = batch_loss(self.base, self.prompt(tried), batch)
+            loss = batch_loss(self.base, self.soft(tried), batch)
             if loss < lowest:
                 lowest, best = loss, tried
         self.arrays["tokens"][...] = best
@@ -76,12 +76,12 @@ class DiscreteLearner(Learner):
         promises = -(self.table[self.ordinary] @ gradient)  # (O,)
         return self.ordinary[np.argsort(-promises, kind="stable")[:CANDIDATES]]
 
-    def prompt(self, tokens: np.ndarray) -> SoftPrompt:
+    def soft(self, tokens: np.ndarray) -> SoftPrompt:
         """The tokens' embeddings as a soft prompt. tokens (P,)"""
         return replace(self.start, vectors=self.table[tokens])
 
     def answerer(self) -> Answer:
-        return answerer(self.base, self.prompt(self.arrays["tokens"]))
+        return answerer(self.base, self.soft(self.arrays["tokens"]))
 
     def measures(self) -> dict[str, float]:
         return {"tokens_changed": int((self.arrays["tokens"] != self.first).sum())}

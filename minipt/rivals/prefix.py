@@ -47,9 +47,6 @@ class PrefixLearner(Learner):
         self.room = base.config.context - chosen.length
         self.arrays = start(base, task, chosen)
 
-    def kept(self) -> Arrays:
-        return self.arrays
-
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
         return prefix_step(self.base, batch, self.kept())
 

@@ -30,7 +30,9 @@ NOISE = 1.0  # in units of the deviation of the base's token embeddings
 
 
 class PulledLearner(PromptLearner):
-    """What the three penalties share."""
+    """What the penalties share."""
+
+    strength = STRENGTH
 
     def places(self) -> np.ndarray:
         """Where each vector is pulled to. (P, C), or what broadcasts to it"""
@@ -38,7 +40,7 @@ class PulledLearner(PromptLearner):
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
         loss, gradients = super().loss_and_gradients(batch, rng)
-        gradients["prompt"] += STRENGTH * (self.prompt.vectors - self.places())
+        gradients["prompt"] += self.strength * (self.prompt.vectors - self.places())
         return loss, gradients
 
 

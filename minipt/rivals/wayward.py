@@ -6,26 +6,22 @@ embedding of one token of any sentence one likes:
 
     objective = loss(v) + γ/P Σₚ |vₚ - eₚ|²,    gradient = d loss / d v + 2 γ/P (v - e)
 
-with v the vectors (P, C) and e the sentence's embeddings (P, C). If such a prompt is found, and its
+with v the vectors (P, C) and e the sentence's embeddings (P, C): a decay to the start, from a
+sentence and stronger. If such a prompt is found, and its
 nearest tokens are the sentence's, then nearest tokens do not tell what a prompt does: a warning to
 the reader of `studies/reading.py`. The story continues in `studies/jobs.py`.
 """
 
-import numpy as np
-
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.learn import Arrays, Settings
+from minipt.learn import Settings
+from minipt.rivals.regularised import DecayToStartLearner
 from minipt.tasks import Task
-from minipt.text import Batch
-from minipt.tune import PromptLearner
 
-# On validation, sms-spam and the tiny base: a tenth of it holds half of the vectors, and ten times
-# as much leaves no room to learn.
 GAMMA = 0.02
 
 
-class WaywardLearner(PromptLearner):
+class WaywardLearner(DecayToStartLearner):
     """A prompt that begins as the sentence `Settings.text`, repeated or cut, and is held near it.
 
     gamma: how strong the pull is, 0: none. The loss that is reported stays the cross-entropy.
@@ -41,10 +37,4 @@ class WaywardLearner(PromptLearner):
                 f"{chosen.method!r}"
             )
         super().__init__(base, task, chosen)
-        self.gamma = gamma
-
-    def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
-        loss, gradients = super().loss_and_gradients(batch, rng)
-        away = self.prompt.vectors - self.start.vectors  # (P, C)
-        gradients["prompt"] += 2 * self.gamma / len(away) * away
-        return loss, gradients
+        self.strength = 2 * gamma / chosen.length

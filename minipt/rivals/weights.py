@@ -3,7 +3,9 @@
 In: a frozen base, which stays as it is. Out: learners whose arrays are copies of its parameters,
 all of them or only the biases (BitFit: Ben Zaken, Goldberg and Ravfogel 2022). The
 forward and the backward are those of prompt tuning, without a prompt; the backward is given the
-names of the parameters whose gradients it should fill in. The story continues in `lora.py`.
+names of the parameters whose gradients it should fill in. A base without a head answers by
+comparing with the frozen base's embeddings of the label sentences, which do not learn along. The
+story continues in `lora.py`.
 """
 
 from collections.abc import Iterable

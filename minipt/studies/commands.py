@@ -17,6 +17,7 @@ from pathlib import Path
 from minipt.arguments import add_base, add_command, add_task, choose_task
 from minipt.checkpoint import load_base
 from minipt.datasets import load_task
+from minipt.errors import MiniptError
 from minipt.learn import Settings
 from minipt.prompt import METHODS, load_prompt
 from minipt.rivals import LEARNERS
@@ -31,6 +32,7 @@ from minipt.studies.sweep import describe_sweep, draw_sweep, sweep, tell_sweep
 from minipt.studies.transfer import (
     DOMAINS,
     domain_matrix,
+    few_of,
     head_starts,
     on_another_base,
     tell_another_base,
@@ -40,8 +42,6 @@ from minipt.studies.transfer import (
 from minipt.tune import suited
 
 SEEDS = 3
-# The share of the usual steps after which a head start should show.
-FEWER = 10
 # A setting's flag, its field, what its values are, and what they mean.
 FLAGS = (
     ("--length", "length", int, "numbers of prompt vectors"),
@@ -238,8 +238,8 @@ def _transfer(chosen: argparse.Namespace) -> int:
     settings = _given(chosen)
     matrix = domain_matrix(base, tasks, chosen.seeds, **settings)
     first, second = tasks[:2]
-    few = suited(base, second, **settings).steps // FEWER
-    starts = head_starts(base, first, second, chosen.seeds, max(1, few), **settings)
+    few = few_of(suited(base, second, **settings).steps)
+    starts = head_starts(base, first, second, chosen.seeds, few, **settings)
     prompt = Job("prompt", base, first, suited(base, first, **settings))
     found = {"matrix": matrix, "starts": starts, "steps": few}
     if base.config.head == "language":
@@ -275,6 +275,11 @@ def _read(chosen: argparse.Namespace) -> int:
     if not (chosen.csv or chosen.pairs):
         chosen.task = chosen.task or prompt.about.get("task")
     task = choose_task(chosen, base)
+    if prompt.about.get("labels", []) != list(task.labels):
+        raise MiniptError(
+            f"{chosen.run} was not tuned for {task.name}, whose labels are others: give its own "
+            "data with --csv or --pairs"
+        )
     start = reading.find_start(base, prompt)
     found = reading.read(base, prompt, task, chosen.texts, start)
     if chosen.save:

@@ -14,9 +14,10 @@ import numpy as np
 from minipt.base import Base
 from minipt.baseline import confidence_interval
 from minipt.errors import MiniptError
-from minipt.evaluate import encode_split, evaluate
-from minipt.report import align, compare_with_rivals
-from minipt.rivals import RIVALS, rates_for
+from minipt.evaluate import encode_split
+from minipt.learn import digest
+from minipt.report import align, baselines
+from minipt.rivals import RIVALS, find_learner, rates_for
 from minipt.rivals.written import shown, written
 from minipt.studies.cost import measure
 from minipt.studies.jobs import remember
@@ -27,7 +28,7 @@ from minipt.tune import suited
 
 @dataclass(frozen=True)
 class Line:
-    """One rival: how many test texts each seed answers rightly, of `total`; none: it cannot.
+    """One rival: how many test texts each seed answers rightly, of `total`; none if it cannot.
 
     trained: numbers; stored: bytes of what is kept. seconds and peak: of a step, measured here, the
     peak in bytes beside the base. rates: out of how many the learning rate was chosen. What learns
@@ -60,13 +61,15 @@ def compare(
 ) -> list[Line]:
     """A line for each learner, below those of what learns nothing.
 
-    tried: how many learning rates to choose from. settings: fields of `Settings`.
-    Raises MiniptError as the runs do, and for a learner that has nothing to train in this base.
+    tried: how many learning rates to choose from, at most. settings: fields of `Settings`.
+    Raises MiniptError as the runs do, and, before any is run, for a learner that is unknown or has
+    nothing to train in this base.
     """
+    for learner in learners:
+        find_learner(learner)(base, task, suited(base, task, **settings))
     lines = _fixed(base, task, seeds)
     for learner in learners:
-        rates = rates_for(learner, base)[:tried]
-        axes = {"learner": [learner], "learning_rate": rates}
+        axes = {"learner": [learner], "learning_rate": rates_for(learner, base)[:tried]}
         (row,) = sweep(base, task, axes, seeds, **settings)
         lines.append(_line(base, task, row))
     return lines
@@ -86,17 +89,15 @@ def able(base: Base, task: Task) -> tuple[list[str], list[str]]:
 
 def _fixed(base: Base, task: Task, seeds: int) -> list[Line]:
     """What learns nothing, or knows no base."""
-    total = len(task.test.texts)
 
     def measured() -> dict[str, list[int]]:
-        untuned = evaluate(base, None, task.test, task)
-        scores = compare_with_rivals(base, task, untuned)
-        names = [name for name in ("majority", "bag_of_words", "untuned") if name in scores]
-        found = {name: [scores[name].correct] for name in names}
+        found = {name: [score.correct] for name, score in baselines(base, task).items()}
         found["written by hand"] = [written(base, task, task.test).correct]
         return found | {"examples in front": _shown(base, task, seeds)}
 
-    found = remember(f"fixed-{task.name}-{base.name}", [base.fingerprint, seeds], measured)
+    decides = [base.fingerprint, digest(task), task.instruction, seeds]
+    found = remember(f"fixed-{task.name}-{base.name}", decides, measured)
+    total = len(task.test.texts)
     return [Line(name.replace("_", " "), correct, total) for name, correct in found.items()]
 
 
@@ -129,26 +130,37 @@ def _line(base: Base, task: Task, row: Row) -> Line:
 
 
 def tell_lines(base: Base, task: Task, lines: Sequence[Line]) -> str:
-    """The lines as a table; a rival's name, its accuracy, and what it costs."""
-    head = ("on the test split", "mean", "lowest", "highest", "95 % interval", "numbers")
-    table = [(*head, "stored kB", "ms/step", "MB")]
-    for line in lines:
-        if not line.correct:
-            table.append((line.name, "not possible", *[""] * 7))
-            continue
-        found, (low, high) = line.accuracies, line.interval
-        numbers = [f"{number:.3f}" for number in (found.mean(), found.min(), found.max())]
-        costs = ["", "", "", ""]
-        if line.seconds is not None:
-            sizes = (line.stored / 1e3, 1e3 * line.seconds, line.peak / 1e6)
-            costs = [f"{line.trained:,}", *(f"{size:,.1f}" for size in sizes)]
-        table.append((line.name, *numbers, f"{low:.3f} to {high:.3f}", *costs))
+    """Two tables: what each rival reaches, and what it costs."""
     seeds = max(len(line.correct) for line in lines)
     tried = max(line.rates for line in lines)
-    return (
-        f"{task.name}, base {base.name}, {seeds} seeds; each rate the best of {tried} on "
-        f"validation\n{align(table, '<' + '>' * 8)}"
+    head = (
+        f"{task.name}, base {base.name}, {seeds} seeds; each learning rate is the best of at most "
+        f"{tried} on validation"
     )
+    return f"{head}\n\n{_reached(lines)}\n\n{_costs(lines)}"
+
+
+def _reached(lines: Sequence[Line]) -> str:
+    table = [("on the test split", "mean", "lowest", "highest", "95 % interval", "rate")]
+    for line in lines:
+        if not line.correct:
+            table.append((line.name, "not possible", "", "", "", ""))
+            continue
+        found, (low, high) = line.accuracies, line.interval
+        numbers = (f"{number:.3f}" for number in (found.mean(), found.min(), found.max()))
+        rate = "" if line.rate is None else f"{line.rate:g}"
+        table.append((line.name, *numbers, f"{low:.3f} to {high:.3f}", rate))
+    return align(table, "<>>>>>")
+
+
+def _costs(lines: Sequence[Line]) -> str:
+    table = [("to learn and to keep", "numbers trained", "kB kept", "ms a step", "MB at its peak")]
+    for line in lines:
+        if line.seconds is not None:
+            sizes = (line.stored / 1e3, 1e3 * line.seconds, line.peak / 1e6)
+            numbers = (f"{size:,.1f}" for size in sizes)
+            table.append((line.name, f"{line.trained:,}", *numbers))
+    return align(table, "<>>>>")
 
 
 def describe_lines(lines: Sequence[Line]) -> list[dict]:

@@ -95,10 +95,11 @@ def measure(learner: Learner, chosen: Settings, tokens: int) -> Measured:
     keep_freed_memory()
     rng, B = np.random.default_rng(chosen.seed), chosen.batch_size
     ids = rng.integers(0, learner.base.config.vocabulary, (B, tokens))
-    targets = rng.integers(0, len(learner.reading.choices), B)
+    choices, V = learner.reading.choices, learner.base.config.vocabulary
+    targets = rng.integers(0, V if choices is None else len(choices), B)
     # Where a text's mask would be; without one the answer is read at its end, as here.
     read = None if learner.reading.mask is None else np.full(B, tokens - 1)
-    batch = Batch(ids, np.full(B, tokens), targets, learner.reading.choices, read)
+    batch = Batch(ids, np.full(B, tokens), targets, choices, read)
     optimizer = OPTIMIZERS[chosen.optimizer]()
     _take_step(learner, optimizer, batch, chosen)  # the warm-up, and the optimizer's state
     peak = _peak_of_step(learner, optimizer, batch, chosen)

@@ -45,8 +45,8 @@ def write_report(plan: Plan, found: Found, command: str) -> Path:
         "# Ten claims, put to the test\n",
         f"`{command}`: {plan.seeds} seeds, {plan.steps} steps for the small bases"
         + (f", {plan.large_steps} for {' and '.join(plan.large)}" if plan.large else "")
-        + f"; each learning rate the best of {plan.rates} on validation; accuracies are of the "
-        "test splits.\n",
+        + f"; each learning rate the best of at most {plan.rates} on validation; accuracies are "
+        "of the test splits.\n",
         verdict_table(found),
     ]
     for claim, finding in found:
@@ -99,8 +99,8 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 def _section(claim: Claim, finding: Finding) -> str:
     return (
         f"## {claim.number}. {claim.says}\n\n"
-        f"Claimed by: {claim.source}.\n"
-        f"Setting: {claim.setting}.\n"
-        f"Rule: {claim.rule}.\n\n"
+        f"- Source: {claim.source}.\n"
+        f"- Setting: {claim.setting}.\n"
+        f"- Rule: {claim.rule}.\n\n"
         f"**{finding.verdict}**: {finding.because}.\n\n{markdown(finding.table)}"
     )

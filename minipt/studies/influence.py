@@ -56,7 +56,8 @@ def attention(base: Base, prompt: SoftPrompt, task: Task, texts: int = LOOKED_AT
         all_rows = np.broadcast_to(np.arange(T), (B, T))
         for i in range(L):
             asking = rows_to_read(base, batch) if i == L - 1 else all_rows  # (B, R)
-            real = asking < batch.lengths[:, None]  # (B, R): not padding
+            answers = i == L - 1 and base.config.head is not None
+            real = batch.counted if answers else asking < batch.lengths[:, None]  # (B, R)
             # In the concatenated wiring the prompt's own P rows stand before the text's.
             weights = trace[f"text.h{i}.attn.weights"][:, :, -asking.shape[1] :, :P]  # (B, H, R, P)
             by_row = np.where(real[:, :, None], weights.mean(1), 0.0)  # (B, R, P)

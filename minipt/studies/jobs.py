@@ -3,16 +3,19 @@
 In: jobs, each a learner's name, a base, a task and settings. Out: their results, trained now or
 read from `runs/study/`, where each has a directory named after all that decides its bits. A run
 that was killed goes on from its last checkpoint, so that a study that is started again, however it
-ended, gives the same results bit for bit. The story continues in `sweep.py`.
+ended, gives the same results bit for bit. (The source itself is not among what decides: whoever
+changes a learner removes `runs/study/`.) The story continues in `sweep.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +29,7 @@ from minipt.files import complete_directory, complete_file, read_tensors, write_
 from minipt.learn import Arrays, Learner, Settings, digest, learn
 from minipt.prompt import SoftPrompt, versions
 from minipt.rivals import find_learner
-from minipt.store import PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
+from minipt.store import LONGEST_NAME, PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
 from minipt.tasks import Split, Task
 from minipt.tune import PromptLearner
 
@@ -53,15 +56,16 @@ class Job:
         """The learner before its first step. Raises MiniptError as it does, and for no such one."""
         learner = find_learner(self.learner)(self.base, self.task, self.settings)
         if self.start is not None:
-            learner.arrays["prompt"][...] = self.start.vectors
+            learner.begin_with(self.start)
         return learner
 
-    @property
+    @cached_property
     def directory(self) -> Path:
         """Where its result stands once it is done."""
         start = "" if self.start is None else hashlib.sha256(self.start.vectors).hexdigest()
         decides = [self.learner, self.base.fingerprint, digest(self.task), start]
         name = f"{self.learner}-{self.task.name}-{self.base.name}-{self.settings.seed}"
+        name = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
         return STUDY / f"{name}-{key_of([*decides, asdict(self.settings)])}"
 
 
@@ -93,7 +97,8 @@ class Result:
     def evaluate(self, split: Split, task: Task) -> Evaluation:
         """What it answers on a split of any task with the same labels, in that task's words."""
         learner = self.learner()
-        reading = read_task(learner.base, None, split, task)
+        prompt = learner.prompt if isinstance(learner, PromptLearner) else None
+        reading = read_task(learner.base, prompt, split, task)
         return measure(learner.base, learner.answerer(), reading, split, learner.room)
 
 
@@ -129,14 +134,23 @@ def run(job: Job) -> Result:
             "seconds": round(learnt.seconds, 3),
             "versions": versions(),
         }
+        _write(place, record, learner)
+    return Result(job, read_json(place / "run.json"))
+
+
+def _write(place: Path, record: dict, learner: Learner) -> None:
+    """A finished job's directory, complete or not at all; another process may have been first."""
+    try:
         with complete_directory(place) as partial:
             write_json(partial / "run.json", record)
-            write_tensors(partial / "arrays.safetensors", learnt.arrays, {})
+            write_tensors(partial / "arrays.safetensors", learner.arrays, {})
             if isinstance(learner, PromptLearner):
                 prompt = replace(learner.prompt, vectors=learner.kept()["prompt"])
                 prompt.save(partial / "prompt.safetensors")
-        shutil.rmtree(unfinished(place), ignore_errors=True)
-    return Result(job, read_json(place / "run.json"))
+    except MiniptError:
+        if not place.exists():
+            raise
+    shutil.rmtree(unfinished(place), ignore_errors=True)
 
 
 def run_all(jobs: Iterable[Job]) -> list[Result]:
@@ -159,7 +173,7 @@ def key_of(decides: object) -> str:
 def write_result(name: str, table: str, found: object, figure: Figure | None = None) -> Path:
     """Write `runs/<name>/`: table.txt, result.json, and figure.png if there is one.
 
-    What stands there already is replaced, file by file, by what is the same.
+    What stands there already is replaced, file by file.
     """
     place = RUNS / name
     with complete_file(place / "table.txt") as partial:

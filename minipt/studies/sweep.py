@@ -2,9 +2,9 @@
 
 In: a base, a task, and for some fields of `Settings` the values to try. Out: a `Row` for each
 combination, with one result a seed. Where several learning rates are given, each combination gets
-the one that does best on validation, on the mean of the seeds; the test split is looked at only
-with that one. Runs that were done are read, not run (`jobs.py`). The story continues in
-`count.py`.
+the one that does best on validation, on the mean of the seeds; the test accuracy of the others is
+kept with their runs, but neither read nor shown. Runs that were done are read, not run (`jobs.py`).
+The story continues in `count.py`.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def sweep(
             jobs[i, rate] = [_job(base, task, cell, each) for each in runs]
     for group in jobs.values():
         group[0].make()  # refuse what cannot be run before anything is
-    found = iter(run_all(job for group in jobs.values() for job in group))
-    results = {key: [next(found) for _ in group] for key, group in jobs.items()}
-    return [
-        _best(cell, {r: results[n, r] for n, r in results if n == i})
-        for i, cell in enumerate(cells)
-    ]
+    run_all(job for group in jobs.values() for job in group)
+    rows = []
+    for i, cell in enumerate(cells):
+        tried = {rate: run_all(group) for (n, rate), group in jobs.items() if n == i}
+        rows.append(_best(cell, tried))
+    return rows
 
 
 def _best(cell: dict, by_rate: dict[float, list[Result]]) -> Row:
@@ -85,10 +85,9 @@ def _best(cell: dict, by_rate: dict[float, list[Result]]) -> Row:
 
 
 def _usual_rate(base: Base, task: Task, cell: dict, settings: dict) -> float:
-    """That of `minipt tune`, or of another learner the likeliest."""
-    learner = cell.get(LEARNER, PROMPT)
-    if learner != PROMPT:
-        return rates_for(learner, base)[0]
+    """That of `minipt tune`; where learners are compared, the likeliest of each."""
+    if LEARNER in cell:
+        return rates_for(cell[LEARNER], base)[0]
     return suited(base, task, **settings).learning_rate
 
 
@@ -141,5 +140,5 @@ def draw_sweep(task: Task, rows: Sequence[Row]) -> Figure:
         points = lines.setdefault(name or "mean of the seeds", {})
         points[str(row.values.get(first, ""))] = (test.mean(), test.min(), test.max())
     title = f"{task.name}, base {rows[0].results[0].job.base.name}"
-    across = {f"always {task.majority_name}": task.majority_accuracy}
+    across = {f"always {task.majority_name!r:.24}": task.majority_accuracy}
     return draw_lines(title, NAMES.get(first, first), "accuracy on test", lines, across)

@@ -28,6 +28,11 @@ INTO_STREAM = ("attn.out.weight", "mlp.down.weight", "table")
 INSIDE = ("query.bias", "key.bias", "value.bias", "up.bias", "gate.bias")
 
 
+def few_of(steps: int) -> int:
+    """A tenth of the usual steps, after which a head start should show."""
+    return max(1, steps // 10)
+
+
 def zero_shot(results: Sequence[Result], task: Task) -> np.ndarray:
     """The accuracies of finished runs on the test split of a task with the same labels. (N,)"""
     return np.array([result.evaluate(task.test, task).accuracy for result in results])
@@ -122,7 +127,7 @@ def tell_starts(task: Task, steps: int, starts: Mapping[str, Sequence[float]]) -
     """A line for each start: the mean over the seeds, the lowest and the highest."""
     rows = [(f"{task.name} in {steps} steps, begun with", "test: mean", "lowest", "highest")]
     for name, found in starts.items():
-        start = "vocabulary" if name == "usual" else f"the prompt of {name}"
+        start = "the usual start" if name == "usual" else f"the prompt of {name}"
         rows.append((start, *(f"{f(found):.3f}" for f in (np.mean, np.min, np.max))))
     return align(rows, "<>>>")
 
