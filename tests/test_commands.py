@@ -50,15 +50,17 @@ def test_a_sweep_over_learners_takes_each_ones_own_rate(asked):
     status, out, _ = asked("sweep", "--learner", "prompt,full", *SMALL, "--json")
     assert status == 0
     rates = {row["learner"]: row["learning_rate"] for row in json.loads(out)["rows"]}
-    assert rates == {"prompt": 0.3, "full": 1e-3}
+    assert rates == {"prompt": 1.0, "full": 1e-3}
 
 
 def test_rivals_stand_in_one_table(asked):
     status, out, err = asked("rivals", *SMALL, "--rates", "1")
     assert (status, err) == (0, "")
-    names = [line.split("  ")[0] for line in out.splitlines()[2:]]
+    _, reached, costs = out.split("\n\n")
     fixed = ["majority", "bag of words", "untuned", "written by hand", "examples in front"]
-    assert names == fixed + [rival.name for rival in RIVALS]
+    rivals = [rival.name for rival in RIVALS]
+    for table, names in ((reached, fixed + rivals), (costs.rstrip(), rivals)):
+        assert [line.split("  ")[0] for line in table.splitlines()[1:]] == names
     lines = json.loads(asked("rivals", *SMALL, "--rates", "1", "--json")[1])["lines"]
     found = {line["name"]: line for line in lines}
     assert found["full"]["trained"] == base_with_tokenizer().size

@@ -22,10 +22,11 @@ LAYERS = (
     ("rivals.weights", "rivals.lora", "rivals.probe", "rivals.prefix", "rivals.regularised"),
     ("rivals.residual", "rivals.wayward", "rivals.discrete", "rivals.written", "rivals"),
     ("report", "plot", "store", "xray", "doctor", "arguments"),
-    ("studies.jobs", "studies.sweep", "studies.count", "studies.cost", "studies.compare"),
+    ("studies", "studies.jobs", "studies.sweep", "studies.count", "studies.cost"),
+    ("studies.compare",),
     ("studies.ensemble", "studies.transfer"),
     ("studies.neighbours", "studies.influence", "studies.reading"),
-    ("studies.claims", "studies.evidence", "studies.commands", "studies"),
+    ("studies.claims", "studies.evidence", "studies.commands"),
     ("cli", "__main__"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
