@@ -466,7 +466,7 @@ def test_a_real_interrupt_and_its_resumption_end_with_the_same_bits(call, job, h
     seen: set[int] = set()
     while len(seen) < 3 and process.poll() is None:
         if checkpoint.exists():
-            seen.add(checkpoint.stat().st_ino)
+            seen.add(checkpoint.stat().st_mtime_ns)
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -584,7 +584,7 @@ def test_each_base_has_its_default_task(call, here, monkeypatch, base, task):
         raise MiniptError(f"asked for {name}")
 
     monkeypatch.setattr(cli, "load_base", lambda name: replace(base_with_tokenizer(), name=name))
-    monkeypatch.setattr(cli, "load_task", ask_only)
+    monkeypatch.setattr("minipt.arguments.load_task", ask_only)
     for command in (("tune",), ("xray", "a day")):
         status, _, err = call(*command, "--base", base)
         assert (status, err) == (1, f"minipt: asked for {task}\n")

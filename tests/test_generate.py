@@ -85,9 +85,9 @@ def test_the_prompt_and_the_text_are_computed_once_then_a_row_a_step(base, monke
     def counted(module):
         forward = module.forward
 
-        def count(base: Base, x: np.ndarray, *others: object) -> tuple:
+        def count(base: Base, x: np.ndarray, *others: object, **named: object) -> tuple:
             rows.append(x.shape[:2])
-            return forward(base, x, *others)
+            return forward(base, x, *others, **named)
 
         monkeypatch.setattr(module, "forward", count)
 

@@ -52,7 +52,8 @@ def test_every_start_has_the_asked_shape_and_says_how_it_was_made(base, method):
     assert prompt.vectors.dtype == np.float32
     assert prompt.vectors.flags.writeable
     assert (prompt.fingerprint, prompt.base_name) == (base.fingerprint, base.name)
-    assert prompt.about == {"method": method, "seed": 3}
+    words = {"text": "a good day"} if method == "text" else {}
+    assert prompt.about == {"method": method, "seed": 3} | words
 
 
 @every_method

@@ -114,7 +114,7 @@ def place_of(name: str, learner, vectors: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize("name", PULLED)
 def test_a_pull_is_the_gradient_of_its_penalty(base, task, name, head, monkeypatch):
-    monkeypatch.setattr(regularised, "STRENGTH", 0.4)
+    monkeypatch.setattr(regularised.PulledLearner, "strength", 0.4)
     learner, batch = moved(name, base, task, head=head)
 
     def objective() -> float:
