@@ -37,4 +37,4 @@ class WaywardLearner(DecayToStartLearner):
                 f"{chosen.method!r}"
             )
         super().__init__(base, task, chosen)
-        self.strength = 2 * gamma / chosen.length
+        self.gamma, self.strength = gamma, 2 * gamma / chosen.length
