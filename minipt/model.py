@@ -396,7 +396,7 @@ class _Scope:
             self.note_grad(name, dy)
         _, norm_dx, norm_dw = NORMS[self.config.norm]
         gain, bias = (f"{self.of_params}{name}.{part}" for part in ("gain", "bias"))
-        if gain in self.gradients or bias in self.gradients:
+        if gain in self.gradients or bias in self.gradients:  # RMS norm has only the gain
             for weight, gradient in zip((gain, bias), norm_dw(dy, xhat[:, :N]), strict=False):
                 add_gradient(self.gradients, weight, gradient)
         return norm_dx(dy, self.base.params[gain], xhat[:, :N], rstd[:, :N])

@@ -1,7 +1,7 @@
 """Ten published claims about prompt tuning, each with its rule for a verdict.
 
 In: a `Plan`, which says how much time there is. Out: for each claim a `Finding`, with the verdict
-that its rule gives on what was measured. The rules were written before the runs: a claim holds here
+that its rule gives on what was measured. The rules were written before their numbers were seen: a claim holds here
 if the 95 % interval of a mean difference lies on its side of zero, fails if it lies on the other,
 and cannot be told if zero is inside. Differences are of test accuracies, paired by seed and task.
 The interval is over seeds, pooled with tasks or bases where a rule says so: it leaves out what
