@@ -153,6 +153,7 @@ def test_the_report_tells_all(small, here):
     described = json.loads((place / "evidence.json").read_text(encoding="utf-8"))
     assert [claim["number"] for claim in described["claims"]] == [8, 2]
     assert verdict_table(found) in report
+    assert found[1][1].of == "prompt vectors"
 
 
 def test_a_number_that_no_claim_has():

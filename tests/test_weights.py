@@ -2,20 +2,13 @@
 
 import numpy as np
 import pytest
-from bases import BERT, LLAMA, random_base, random_batch
+from bases import FAMILIES, random_base, random_batch
 
 from minipt.base import Base
 from minipt.gradcheck import check_gradient
 from minipt.trace import InputCache, Trace
 from minipt.wiring import text_step
 
-FAMILIES = {
-    "gpt2": {},
-    "llama": LLAMA | {"key_value_heads": 1, "tied": False},
-    "llama-with-biases": LLAMA | {"attention_bias": True, "mlp_bias": True},
-    "bert": BERT,
-    "encoder": BERT | {"head": None},
-}
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 

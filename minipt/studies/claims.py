@@ -71,13 +71,15 @@ PLANS = {
 class Finding:
     """What was found: the verdict, a sentence with the numbers that decided it, and all numbers.
 
-    lines: for a figure: by name, (mean, lowest, highest) at each setting.
+    lines: for a figure: by name, (mean, lowest, highest) at each setting; of: what the settings
+    are of.
     """
 
     verdict: str
     because: str
     table: Table
     lines: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,8 @@ def rows_of(
 
 
 def settings_of(plan: Plan, base_name: str) -> dict[str, int]:
-    """How long a base learns; a large one is looked at twice."""
-    if base_name in plan.large:
-        return {"steps": plan.large_steps, "evaluate_every": max(1, plan.large_steps // 2)}
-    return {"steps": plan.steps}
+    """How long a base learns."""
+    return {"steps": plan.large_steps if base_name in plan.large else plan.steps}
 
 
 def tests_of(plan: Plan, base: str, task: str, learner: str = "prompt", **axes) -> np.ndarray:
@@ -221,7 +221,7 @@ def closing_gap(plan: Plan) -> Finding:
     said = ", ".join(f"{base} {gap.mean():.3f}" for base, gap in gaps.items())
     because = f"the gap by base: {said}; from nano to tiny it closes by {change}"
     table = tabulated(("base", "task", "learner"), cells)
-    return Finding(change.verdict, because, table, lines)
+    return Finding(change.verdict, because, table, lines, "base")
 
 
 @claim(
@@ -248,7 +248,8 @@ def longer_prompts(plan: Plan) -> Finding:
     else:
         verdict = UNCLEAR
     because = f"20 against 1: {up}; 100 against 20: {beyond}"
-    return Finding(verdict, because, tabulated(("task", "vectors"), cells), by_first(cells))
+    table = tabulated(("task", "vectors"), cells)
+    return Finding(verdict, because, table, by_first(cells), "prompt vectors")
 
 
 @claim(

@@ -133,10 +133,8 @@ def tell_lines(base: Base, task: Task, lines: Sequence[Line]) -> str:
     """Two tables: what each rival reaches, and what it costs."""
     seeds = max(len(line.correct) for line in lines)
     tried = max(line.rates for line in lines)
-    head = (
-        f"{task.name}, base {base.name}, {seeds} seeds; each learning rate is the best of at most "
-        f"{tried} on validation"
-    )
+    rates = "the likeliest" if tried < 2 else f"the best of at most {tried} on validation"
+    head = f"{task.name}, base {base.name}, {seeds} seeds; each learning rate is {rates}"
     return f"{head}\n\n{_reached(lines)}\n\n{_costs(lines)}"
 
 

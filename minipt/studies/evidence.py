@@ -52,7 +52,7 @@ def write_report(plan: Plan, found: Found, command: str) -> Path:
     for claim, finding in found:
         parts.append(_section(claim, finding))
         if finding.lines:
-            figure = draw_lines(claim.says, "", "accuracy on test", finding.lines, {})
+            figure = draw_lines(claim.says, finding.of, "accuracy on test", finding.lines, {})
             with complete_file(place / f"claim-{claim.number}.png") as partial:
                 figure.savefig(partial, dpi=PIXELS_PER_INCH)
             parts.append(f"![claim {claim.number}](claim-{claim.number}.png)\n")
