@@ -4,6 +4,8 @@ Since this file is here, the helpers beside it (`bases`, `op_checks`, `compariso
 from the folders below too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from bases import base_with_tokenizer, write_texts
 from hypothesis import settings
 
 from minipt import cli
+from minipt import learn as learning
 from minipt.checkpoint import save_base
 
 settings.register_profile("same-cases", deadline=None, derandomize=True, database=None)
@@ -45,3 +48,24 @@ def call(capsys):
         return status, captured.out, captured.err
 
     return called
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """A context in which Ctrl-C comes in the middle of a step, once its arrays have changed."""
+
+    @contextmanager
+    def at(step: int) -> Iterator[None]:
+        real = learning._step
+
+        def pressed(*arguments):
+            record = real(*arguments)
+            if record["step"] == step:
+                raise KeyboardInterrupt
+            return record
+
+        with monkeypatch.context() as patched:
+            patched.setattr(learning, "_step", pressed)
+            yield
+
+    return at

@@ -390,22 +390,9 @@ def test_a_disk_that_is_full_at_the_end_costs_no_work(call, job, here, monkeypat
     assert left(here) == {"runs", RUN, *(f"{RUN}/{name}" for name in FILES)}
 
 
-def press_ctrl_c(monkeypatch, step: int) -> None:
-    real = learning._step
-
-    def pressed(*arguments):
-        record = real(*arguments)
-        if record["step"] == step:
-            raise KeyboardInterrupt
-        return record
-
-    monkeypatch.setattr(learning, "_step", pressed)
-
-
-def test_ctrl_c_keeps_the_best_and_says_how_to_go_on(call, job, here, saved_base, monkeypatch):
+def test_ctrl_c_keeps_the_best_and_says_how_to_go_on(call, job, here, saved_base, ctrl_c):
     call(*job, "--name", "whole")
-    with monkeypatch.context() as patched:
-        press_ctrl_c(patched, 4)
+    with ctrl_c(4):
         status, _, err = call(*job)
     assert status == 130
     sentence = one_sentence(err)

@@ -86,18 +86,9 @@ def test_a_job_can_begin_with_another_prompt(base, task):
     np.testing.assert_allclose(begun.prompt().vectors, source.vectors, atol=1e-6)
 
 
-def test_an_interrupted_job_goes_on_with_the_same_bits(base, task, monkeypatch, here):
-    def pressed(*arguments):
-        record = real(*arguments)
-        if record["step"] == 7:
-            raise KeyboardInterrupt
-        return record
-
-    real = learning._step
-    with monkeypatch.context() as patched:
-        patched.setattr(learning, "_step", pressed)
-        with pytest.raises(KeyboardInterrupt):
-            run(job(base, task))
+def test_an_interrupted_job_goes_on_with_the_same_bits(base, task, ctrl_c, here):
+    with ctrl_c(7), pytest.raises(KeyboardInterrupt):
+        run(job(base, task))
     assert [path.suffix for path in (here / "runs" / "study").iterdir()] == [".unfinished"]
     broken = run(job(base, task))
     assert len(list((here / "runs" / "study").iterdir())) == 1

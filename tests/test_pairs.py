@@ -11,7 +11,6 @@ from bases import BERT, base_with_tokenizer, random_base, random_prompt, small_t
 from tokenizers import Tokenizer
 
 import minipt
-from minipt import cli
 from minipt import learn as learning
 from minipt.checkpoint import save_base
 from minipt.errors import MiniptError
@@ -331,22 +330,13 @@ def test_the_best_on_validation_is_kept(learnt):
     assert learnt.best_step == best["step"]
 
 
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(base, task, monkeypatch, tmp_path):
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(base, task, ctrl_c, tmp_path):
     def bits(run):
         return run.prompt.vectors.tobytes(), json.dumps(run.history), run.test.loss
 
     whole = tune(base, task, **QUICK)
     path = tmp_path / "checkpoint.safetensors"
-    real = learning._step
-
-    def pressed(*arguments):
-        record = real(*arguments)
-        if record["step"] == 7:
-            raise KeyboardInterrupt
-        return record
-
-    with monkeypatch.context() as patched:
-        patched.setattr(learning, "_step", pressed)
+    with ctrl_c(7):
         assert tune(base, task, path, **QUICK).interrupted
     assert bits(tune(base, task, path, resume=True, **QUICK)) == bits(whole)
     others = replace(task.train, responses=task.train.responses[::-1])
@@ -477,19 +467,10 @@ def saved_base(tmp_path_factory):
 
 
 @pytest.fixture
-def call(capsys, tmp_path, monkeypatch):
+def call(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     json_lines(tmp_path / "verdicts.jsonl", PAIRS)
-
-    def called(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as ended:
-            status = ended.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return called
+    return call
 
 
 def test_a_start_from_words_needs_words_where_there_is_no_instruction(call, saved_base, tmp_path):

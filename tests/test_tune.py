@@ -41,19 +41,6 @@ def bits(run) -> tuple:
     return run.prompt.vectors.tobytes(), json.dumps(run.history), run.best_step
 
 
-def interrupt_at(monkeypatch, step: int):
-    """Ctrl-C in the middle of this step, once the optimizer has already changed the vectors."""
-    real = learning._step
-
-    def pressed(*arguments):
-        record = real(*arguments)
-        if record["step"] == step:
-            raise KeyboardInterrupt
-        return record
-
-    monkeypatch.setattr(learning, "_step", pressed)
-
-
 def test_the_same_seed_gives_the_same_bits(base, task):
     assert bits(tune(base, task, **QUICK, seed=1)) == bits(tune(base, task, **QUICK, seed=1))
     assert bits(tune(base, task, **QUICK, seed=1)) != bits(tune(base, task, **QUICK, seed=2))
@@ -61,13 +48,12 @@ def test_the_same_seed_gives_the_same_bits(base, task):
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
-    base, task, optimizer, monkeypatch, tmp_path
+    base, task, optimizer, ctrl_c, tmp_path
 ):
     settings = QUICK | {"optimizer": optimizer, "learning_rate": 0.05}
     whole = tune(base, task, **settings)
     path = tmp_path / "checkpoint.safetensors"
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 7)
+    with ctrl_c(7):
         broken = tune(base, task, path, **settings)
     assert broken.interrupted
     assert broken.history[-1]["step"] == 7
@@ -118,13 +104,12 @@ def test_patience_ends_a_run_early_and_for_good(base, task, monkeypatch, tmp_pat
 
 
 def test_the_base_is_unchanged_by_a_run_an_interrupted_and_a_failing_one(
-    base, task, monkeypatch, tmp_path
+    base, task, ctrl_c, monkeypatch, tmp_path
 ):
     before = base.fingerprint
     tune(base, task, **QUICK)
     assert base.fingerprint == before
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 2)
+    with ctrl_c(2):
         assert tune(base, task, **QUICK).interrupted
     assert base.fingerprint == before
     with monkeypatch.context() as patched:

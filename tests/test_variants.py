@@ -12,7 +12,6 @@ import pytest
 from bases import BERT, base_with_tokenizer, random_base, small_tokenizer
 from tokenizers import processors
 
-from minipt import learn as learning
 from minipt.errors import MiniptError
 from minipt.evaluate import encode_split, evaluate
 from minipt.gradcheck import check_gradient
@@ -225,21 +224,10 @@ def test_the_same_seed_gives_the_same_bits_and_the_base_stays(base, task, name):
 
 
 @every_variant
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
-    base, task, name, monkeypatch, tmp_path
-):
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(base, task, name, ctrl_c, tmp_path):
     whole = run(name, base, task)
     path = tmp_path / "checkpoint.safetensors"
-    real = learning._step
-
-    def pressed(*arguments):
-        record = real(*arguments)
-        if record["step"] == 7:
-            raise KeyboardInterrupt
-        return record
-
-    with monkeypatch.context() as patched:
-        patched.setattr(learning, "_step", pressed)
+    with ctrl_c(7):
         assert run(name, base, task, path).interrupted
     resumed = run(name, base, task, path, True)
     assert not resumed.interrupted
