@@ -117,6 +117,8 @@ def test_transfer_asks_every_task(call, here, saved_base, monkeypatch):
     found = json.loads(call("transfer", *small, "--json")[1])
     assert found["matrix"].keys() == {"majority", "no prompt", *commands.DOMAINS}
     assert len(found["starts"]["usual"]) == 2
+    status, _, err = call("transfer", *small[:-1], "0")
+    assert (status, "at least one seed" in sentence(err)) == (1, True)
 
 
 def test_evidence_is_gathered_and_reported(call, here, monkeypatch):
@@ -127,7 +129,7 @@ def test_evidence_is_gathered_and_reported(call, here, monkeypatch):
     status, out, _ = call("evidence", "--quick", "--claim", "8")
     assert status == 0
     assert "8. Training a prefix through a network helps." in out
-    report = (here / "runs" / "evidence" / "report.md").read_text(encoding="utf-8")
+    report = (here / "runs" / "evidence-quick-8" / "report.md").read_text(encoding="utf-8")
     assert "`minipt evidence --quick --claim 8`" in report
     found = json.loads(call("evidence", "--quick", "--claim", "8", "--json")[1])
     assert found["claims"][0]["number"] == 8
@@ -144,7 +146,9 @@ def test_evidence_is_gathered_and_reported(call, here, monkeypatch):
         (("sweep", "--init", "zeros"), 1, "unknown start 'zeros'"),
         (("sweep", "--learner", "lara"), 1, "there is no rival 'lara'"),
         (("rivals", "--learner", "lara", "--rates", "1"), 1, "there is no rival 'lara'"),
-        (("rivals", "--rates", "0"), 1, "one value on each axis"),
+        (("rivals", "--rates", "0"), 1, "at least one seed and one learning rate"),
+        (("rivals", "--rates", "-1"), 1, "at least one seed and one learning rate"),
+        (("rivals", "--learner", "prompt-wayward"), 1, "as `minipt evidence --claim 10` does"),
         (("ensemble", "--members", "1"), 2, "two members or more"),
     ],
 )

@@ -143,6 +143,7 @@ def test_the_report_tells_all(small, here):
     assert [claim.number for claim, _ in found] == [8, 2]
     assert any(found[0][1].because in line for line in said)
     place = write_report(PLAN, found, "minipt evidence --claim 8,2")
+    assert place.name == "evidence-test-8-2"  # beside that of all claims
     report = (place / "report.md").read_text(encoding="utf-8")
     for claim, finding in found:
         for part in (claim.says, claim.source, claim.setting, claim.rule, finding.verdict):

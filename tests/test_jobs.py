@@ -107,7 +107,7 @@ def test_an_unknown_rival_is_refused_before_anything_is_run(base, task, here):
 def test_a_damaged_result_is_named(base, task):
     place = run(job(base, task)).job.directory
     (place / "run.json").write_text("{", encoding="utf-8")
-    with pytest.raises(MiniptError, match=r"run.json cannot be read .*: remove runs.study"):
+    with pytest.raises(MiniptError, match=f"run.json cannot be read .*: remove {place}$"):
         run(job(base, task))
 
 
@@ -117,6 +117,15 @@ def test_what_is_remembered_is_made_once():
         assert remember("sum", [1, 2], lambda: made.append(1) or {"sum": 3}) == {"sum": 3}
     assert remember("sum", [1, 3], lambda: {"sum": 4}) == {"sum": 4}
     assert made == [1]
+
+
+def test_what_is_remembered_and_damaged_costs_no_runs(here):
+    remember("a sum", [1, 2], lambda: 3)
+    (path,) = (here / "runs" / "study").iterdir()
+    assert path.name.startswith("a-sum-")
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(MiniptError, match=f"remove runs/study/{path.name}$"):
+        remember("a sum", [1, 2], lambda: 3)
 
 
 def test_a_sweep_takes_every_combination_and_the_best_rate_on_validation(base, task):
@@ -142,6 +151,8 @@ def test_a_sweep_takes_every_combination_and_the_best_rate_on_validation(base, t
     assert len(table.splitlines()) == 2 + 1 + 4
     assert json.dumps(describe_sweep(rows))
     assert len(draw_sweep(task, rows).axes[0].containers) == 2
+    same = [replace(row, values={"learner": "prompt"} | row.values) for row in rows]
+    assert draw_sweep(task, same).axes[0].get_xlabel() == "length"
 
 
 @pytest.mark.parametrize("axes", [{"length": []}, {}])

@@ -56,13 +56,29 @@ RATES = {
     "probe": (3e-2, 1e-1),
     "prefix": (0.3, 0.1),
     "prefix-mlp": (3e-3, 1e-2),
-    "prompt-residual": (0.1, 0.03),  # its network starts much smaller than a prompt
+    "prompt-residual": (0.1, 0.03),  # for its network's weights too
     "discrete": (1.0,),  # it uses none
 }
-# The same for larger bases, where they differ.
+# The same for larger bases, the best of two to four on validation of film reviews, seed 0: with
+# MiniLM after 100 steps, with SmolLM2 after 40, on the first 200 texts of the split.
 RATES_OF = {
-    "minilm": {"prompt": (0.02,), "full": (1e-4, 3e-4)},
-    "smollm2-135m": {"prompt": (0.02,), "full": (3e-5, 1e-4)},
+    "minilm": {
+        "prompt": (0.02,),
+        "full": (3e-4,),
+        "bitfit": (3e-3,),
+        "lora": (3e-3,),
+        "probe": (0.03,),
+        "prefix": (0.1,),
+        "prefix-mlp": (3e-3,),
+    },
+    "smollm2-135m": {
+        "prompt": (0.02,),
+        "full": (3e-5,),
+        "lora": (3e-3,),
+        "probe": (3e-3,),
+        "prefix": (0.01,),
+        "prefix-mlp": (3e-4,),
+    },
 }
 
 
@@ -74,7 +90,7 @@ def find_learner(name: str) -> type[Learner]:
 
 
 def rates_for(learner: str, base: Base) -> tuple[float, ...]:
-    """Learning rates to try, the likeliest first. Variants of the prompt take the prompt's."""
+    """Learning rates to try, the likeliest first; variants without their own take the prompt's."""
     find_learner(learner)
     name = learner if learner in RATES else PromptLearner.name
     return RATES_OF.get(base.name, {}).get(name, RATES[name])

@@ -27,7 +27,7 @@ from minipt.studies.claims import PLANS
 from minipt.studies.compare import able, compare, describe_lines, tell_lines
 from minipt.studies.ensemble import ensemble, losses_between, tell_ensemble
 from minipt.studies.evidence import describe_evidence, gather, write_report
-from minipt.studies.jobs import Job, key_of, run, run_all, write_result
+from minipt.studies.jobs import Job, named, run, run_all, write_result
 from minipt.studies.sweep import describe_sweep, draw_sweep, sweep, tell_sweep
 from minipt.studies.transfer import (
     DOMAINS,
@@ -208,7 +208,8 @@ def _sweep(chosen: argparse.Namespace) -> int:
         axes = {"learner": chosen.learner} | axes
     rows = sweep(base, task, axes, chosen.seeds)
     table, found = tell_sweep(task, rows), {"rows": describe_sweep(rows)}
-    name = f"sweep-{task.name}-{base.name}-{key_of([axes, chosen.seeds, base.fingerprint])}"
+    decides = [axes, chosen.seeds, base.fingerprint]
+    name = named(f"sweep-{task.name}-{base.name}", decides)
     place = write_result(name, table, found, draw_sweep(task, rows))
     print(json.dumps(found) if chosen.json else f"{table}\n\nwritten: {place}/")
     return 0
@@ -250,6 +251,8 @@ def _transfer(chosen: argparse.Namespace) -> int:
     parts = [tell_matrix(matrix), tell_starts(second, few, starts)]
     if "another_base" in found:
         parts.append(tell_another_base(first, found["another_base"]))
+    else:
+        parts.append(f"on another base: not shown, since base {base.name!r} has no language head")
     print("\n\n".join(parts))
     return 0
 

@@ -65,6 +65,8 @@ def compare(
     Raises MiniptError as the runs do, and, before any is run, for a learner that is unknown or has
     nothing to train in this base.
     """
+    if seeds < 1 or tried < 1:
+        raise MiniptError("a comparison needs at least one seed and one learning rate")
     for learner in learners:
         find_learner(learner)(base, task, suited(base, task, **settings))
     lines = _fixed(base, task, seeds)
@@ -113,9 +115,10 @@ def _line(base: Base, task: Task, row: Row) -> Line:
     first = row.results[0]
     record, settings = first.record, first.job.settings
     learner = first.job.make()
-    token_rows, _, _ = encode_split(base, learner.reading, task.train, learner.room)
+    token_rows, targets, _ = encode_split(base, learner.reading, task.train, learner.room)
     tokens = int(np.median([len(ids) for ids in token_rows]))
-    measured = measure(learner, settings, tokens)
+    answer = 1 if task.labels else int(np.median([len(ids) for ids in targets]))
+    measured = measure(learner, settings, tokens, answer)
     return Line(
         name=record["learner"],
         correct=[result.record["correct"] for result in row.results],

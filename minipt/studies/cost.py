@@ -55,7 +55,8 @@ class TextbookLearner(PromptLearner):
 class Measured:
     """Of one way's steps here: the median of their seconds, and the most bytes that one allocated.
 
-    The bytes are beside the base, what learns and the optimizer's state, which stood before.
+    The bytes are beside the base, the learner (of LoRA also its copies of the matrices that it
+    changes) and the optimizer's state, which stood before.
     """
 
     seconds: float
@@ -84,19 +85,24 @@ def compare_ways(base: Base, length: int = 20, batch_size: int = 16, tokens: int
     chosen = suited(base, task, length=length, batch_size=batch_size)
     step = Step(P=length, B=batch_size, T=tokens, K=len(task.labels))
     learners = LEARNERS | {"shared": PromptLearner, "concatenated": TextbookLearner}
-    ways = [way for way in WAYS if way in learners and (base.config.causal or way != "shared")]
+    ways = [way for way in WAYS if base.config.causal or way != "shared"]
     counted = {way: count(base.config, way, step) for way in ways}
     measured = {way: measure(learners[way](base, task, chosen), chosen, tokens) for way in ways}
     return Costs(base, step, counted, measured)
 
 
-def measure(learner: Learner, chosen: Settings, tokens: int) -> Measured:
-    """Take some steps on random tokens: the arithmetic is the same as on words."""
+def measure(learner: Learner, chosen: Settings, tokens: int, answer: int = 1) -> Measured:
+    """Take some steps on random tokens: the arithmetic is the same as on words.
+
+    answer: the tokens of an answer, where responses are learnt.
+    """
     keep_freed_memory()
     rng, B = np.random.default_rng(chosen.seed), chosen.batch_size
     ids = rng.integers(0, learner.base.config.vocabulary, (B, tokens))
     choices, V = learner.reading.choices, learner.base.config.vocabulary
-    targets = rng.integers(0, V if choices is None else len(choices), B)
+    targets = (
+        rng.integers(0, V, (B, answer)) if choices is None else rng.integers(len(choices), size=B)
+    )
     # Where a text's mask would be; without one the answer is read at its end, as here.
     read = None if learner.reading.mask is None else np.full(B, tokens - 1)
     batch = Batch(ids, np.full(B, tokens), targets, choices, read)
@@ -210,7 +216,7 @@ def _why(costs: Costs) -> str:
             f" This base's texts change what the prompt computes, so that it stands in front of "
             f"each: {all_rows:,} rows instead of {step.B * step.T:,}."
         )
-    probe = count(costs.base.config, "probe", step)
+    probe = counted["probe"]
     return f"{told} A linear probe needs no way back: {probe.total / full.total:.0%}."
 
 

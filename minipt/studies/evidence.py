@@ -14,7 +14,7 @@ from minipt.errors import MiniptError
 from minipt.files import complete_file
 from minipt.plot import draw_lines
 from minipt.store import PIXELS_PER_INCH, RUNS
-from minipt.studies.claims import CLAIMS, Claim, Finding, Plan
+from minipt.studies.claims import CLAIMS, PLANS, Claim, Finding, Plan
 from minipt.studies.jobs import write_json
 
 Found = list[tuple[Claim, Finding]]
@@ -39,10 +39,16 @@ def gather(plan: Plan, numbers: Sequence[int], say: Callable[[str], None]) -> Fo
 
 
 def write_report(plan: Plan, found: Found, command: str) -> Path:
-    """Write `runs/evidence/`: report.md, evidence.json and the figures. command: what was typed."""
-    place = RUNS / "evidence"
+    """Write report.md, evidence.json and the figures. command: what was typed.
+
+    They stand in `runs/evidence/`; of another plan or some claims only, in a directory beside it.
+    """
+    parts = ["evidence"] if plan == PLANS["default"] else ["evidence", plan.name]
+    if len(found) < len(CLAIMS):
+        parts += [str(claim.number) for claim, _ in found]
+    place = RUNS / "-".join(parts)
     parts = [
-        "# Ten claims, put to the test\n",
+        "# Published claims, put to the test\n",
         f"`{command}`: {plan.seeds} seeds, {plan.steps} steps for the small bases"
         + (f", {plan.large_steps} for {' and '.join(plan.large)}" if plan.large else "")
         + f"; each learning rate the best of at most {plan.rates} on validation; accuracies are "

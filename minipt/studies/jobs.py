@@ -3,8 +3,9 @@
 In: jobs, each a learner's name, a base, a task and settings. Out: their results, trained now or
 read from `runs/study/`, where each has a directory named after all that decides its bits. A run
 that was killed goes on from its last checkpoint, so that a study that is started again, however it
-ended, gives the same results bit for bit. (The source itself is not among what decides: whoever
-changes a learner removes `runs/study/`.) The story continues in `sweep.py`.
+ended, gives the same results bit for bit. (The source and a base's tokenizer are not among what is
+compared: whoever changes a learner or a tokenizer removes `runs/study/`.) The story continues in
+`sweep.py`.
 """
 
 from __future__ import annotations
@@ -65,8 +66,7 @@ class Job:
         start = "" if self.start is None else hashlib.sha256(self.start.vectors).hexdigest()
         decides = [self.learner, self.base.fingerprint, digest(self.task), start]
         name = f"{self.learner}-{self.task.name}-{self.base.name}-{self.settings.seed}"
-        name = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
-        return STUDY / f"{name}-{key_of([*decides, asdict(self.settings)])}"
+        return STUDY / named(name, [*decides, asdict(self.settings)])
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ class Result:
 
     def prompt(self) -> SoftPrompt:
         """Of a job whose learner is a soft prompt: the vectors that it keeps."""
-        learner = self.learner()
-        return replace(learner.prompt, vectors=learner.kept()["prompt"])
+        return _prompt_of(self.learner())
 
     def evaluate(self, split: Split, task: Task) -> Evaluation:
         """What it answers on a split of any task with the same labels, in that task's words."""
@@ -135,7 +134,7 @@ def run(job: Job) -> Result:
             "versions": versions(),
         }
         _write(place, record, learner)
-    return Result(job, read_json(place / "run.json"))
+    return Result(job, read_json(place / "run.json", place))
 
 
 def _write(place: Path, record: dict, learner: Learner) -> None:
@@ -145,12 +144,15 @@ def _write(place: Path, record: dict, learner: Learner) -> None:
             write_json(partial / "run.json", record)
             write_tensors(partial / "arrays.safetensors", learner.arrays, {})
             if isinstance(learner, PromptLearner):
-                prompt = replace(learner.prompt, vectors=learner.kept()["prompt"])
-                prompt.save(partial / "prompt.safetensors")
+                _prompt_of(learner).save(partial / "prompt.safetensors")
     except MiniptError:
         if not place.exists():
             raise
     shutil.rmtree(unfinished(place), ignore_errors=True)
+
+
+def _prompt_of(learner: PromptLearner) -> SoftPrompt:
+    return replace(learner.prompt, vectors=learner.kept()["prompt"])
 
 
 def run_all(jobs: Iterable[Job]) -> list[Result]:
@@ -165,9 +167,13 @@ def run_all(jobs: Iterable[Job]) -> list[Result]:
     return [run(job) for job in jobs]
 
 
-def key_of(decides: object) -> str:
-    """Twelve hex digits that differ wherever what decides a result differs; of what JSON knows."""
-    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]
+def named(name: str, decides: object) -> str:
+    """A name for a file: the words of a name, and twelve hex digits of all that decides a result.
+
+    decides: of what JSON knows; wherever it differs, so does the name.
+    """
+    words = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
+    return f"{words}-{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]}"
 
 
 def write_result(name: str, table: str, found: object, figure: Figure | None = None) -> Path:
@@ -187,10 +193,10 @@ def write_result(name: str, table: str, found: object, figure: Figure | None = N
 
 def remember(name: str, decides: object, make: Callable[[], object]) -> object:
     """What `make` returns, in JSON; computed once for a name and all that decides it."""
-    path = STUDY / f"{name}-{key_of(decides)}.json"
+    path = STUDY / f"{named(name, decides)}.json"
     if not path.exists():
         write_json(path, make())
-    return read_json(path)
+    return read_json(path, path)
 
 
 def write_json(path: Path, found: object) -> None:
@@ -199,12 +205,12 @@ def write_json(path: Path, found: object) -> None:
         partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> object:
-    """Raises MiniptError for a file that is no JSON."""
+def read_json(path: Path, result: Path) -> object:
+    """Raises MiniptError for a file that is no JSON, with the advice to make `result` again."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MiniptError(f"{path} cannot be read ({error}): remove {path.parent}") from error
+        raise MiniptError(f"{path} cannot be read ({error}): remove {result}") from error
 
 
 def accuracies(results: Iterable[Result], which: str = "test_accuracy") -> np.ndarray:

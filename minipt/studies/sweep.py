@@ -66,7 +66,7 @@ def sweep(
     cells = [dict(zip(others, values, strict=True)) for values in product(*others.values())]
     jobs: dict[tuple[int, float], list[Job]] = {}
     for i, cell in enumerate(cells):
-        for rate in axes.get(RATE) or [_usual_rate(base, task, cell, settings)]:
+        for rate in axes.get(RATE) or [settings.get(RATE) or _usual_rate(base, task, cell)]:
             runs = [settings | {RATE: rate, "seed": seed} for seed in range(seeds)]
             jobs[i, rate] = [_job(base, task, cell, each) for each in runs]
     for group in jobs.values():
@@ -84,11 +84,11 @@ def _best(cell: dict, by_rate: dict[float, list[Result]]) -> Row:
     return Row(cell, rate, len(by_rate), by_rate[rate])
 
 
-def _usual_rate(base: Base, task: Task, cell: dict, settings: dict) -> float:
+def _usual_rate(base: Base, task: Task, cell: dict) -> float:
     """That of `minipt tune`; where learners are compared, the likeliest of each."""
     if LEARNER in cell:
         return rates_for(cell[LEARNER], base)[0]
-    return suited(base, task, **settings).learning_rate
+    return suited(base, task).learning_rate
 
 
 def _job(base: Base, task: Task, cell: dict, settings: dict) -> Job:
@@ -98,7 +98,7 @@ def _job(base: Base, task: Task, cell: dict, settings: dict) -> Job:
 
 def tell_sweep(task: Task, rows: Sequence[Row]) -> str:
     """The rows as a table: validation and test accuracy, mean (lowest, highest) over the seeds."""
-    axes = [name for name in rows[0].values if len({str(row.values[name]) for row in rows}) > 1]
+    axes = _varying(rows)
     head = [NAMES.get(name, name) for name in axes]
     table = [(*head, "rate", "validation", "test: mean", "lowest", "highest")]
     for row in rows:
@@ -113,6 +113,11 @@ def tell_sweep(task: Task, rows: Sequence[Row]) -> str:
         f"always {task.majority_name!r:.24} is right for {task.majority_accuracy:.3f} of test\n"
     )
     return notes + align(table, "<" * len(axes) + ">" * 5)
+
+
+def _varying(rows: Sequence[Row]) -> list[str]:
+    """The axes on which the rows differ."""
+    return [name for name in rows[0].values if len({str(row.values[name]) for row in rows}) > 1]
 
 
 def describe_sweep(rows: Sequence[Row]) -> list[dict]:
@@ -131,8 +136,9 @@ def describe_sweep(rows: Sequence[Row]) -> list[dict]:
 
 
 def draw_sweep(task: Task, rows: Sequence[Row]) -> Figure:
-    """Test accuracy over the first axis, a line for each combination of the others."""
-    first, *others = rows[0].values or [""]
+    """Test accuracy over the first axis that varies, a line for each combination of the others."""
+    first, *others = [*_varying(rows), *rows[0].values] or [""]
+    others = [axis for axis in dict.fromkeys(others) if axis != first]
     lines: dict[str, dict[str, tuple[float, float, float]]] = {}
     for row in rows:
         name = ", ".join(f"{NAMES.get(axis, axis)} {row.values[axis]}" for axis in others)

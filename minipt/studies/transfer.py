@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from minipt.base import Base
+from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
 from minipt.prompt import SoftPrompt
 from minipt.report import align
@@ -75,6 +76,8 @@ def head_starts(
 
 
 def _jobs(base: Base, task: Task, seeds: int, settings: Mapping[str, object]) -> list[Job]:
+    if seeds < 1:
+        raise MiniptError("a transfer needs at least one seed")
     chosen = [suited(base, task, **settings, seed=seed) for seed in range(seeds)]
     return [Job("prompt", base, task, each) for each in chosen]
 
