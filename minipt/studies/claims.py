@@ -4,10 +4,11 @@ In: a `Plan`, which says how much time there is. Out: for each claim a `Finding`
 that its rule gives on what was measured. The rules were written before their numbers were seen: a
 claim holds here if the 95 % interval of a mean difference lies on its side of zero, fails if it
 lies on the other, and cannot be told if zero is inside. Differences are of test accuracies, paired
-by seed and task. The interval is over seeds, pooled with tasks or bases where a rule says so: it
-leaves out what another test split would change. Claim 5 compares plain means, as its rule says.
-Learning rates are chosen on validation, on the mean of the seeds. The story continues in
-`evidence.py`, which runs all and writes the report.
+by seed and task. The interval is over seeds, pooled with tasks or bases where a rule says so, as if
+each pair were a draw of its own: it leaves out that other tasks, and another test split, would
+differ. Claim 5 compares plain means, as its rule says. Learning rates are chosen on validation, on
+the mean of the seeds; that of claim 9 on the task where its prompts come from. The story continues
+in `evidence.py`, which runs all and writes the report.
 """
 
 import math

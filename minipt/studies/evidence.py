@@ -14,7 +14,7 @@ from minipt.errors import MiniptError
 from minipt.files import complete_file
 from minipt.plot import draw_lines
 from minipt.store import PIXELS_PER_INCH, RUNS
-from minipt.studies.claims import CLAIMS, PLANS, Claim, Finding, Plan
+from minipt.studies.claims import CLAIMS, Claim, Finding, Plan
 from minipt.studies.jobs import write_json
 
 Found = list[tuple[Claim, Finding]]
@@ -39,20 +39,15 @@ def gather(plan: Plan, numbers: Sequence[int], say: Callable[[str], None]) -> Fo
 
 
 def write_report(plan: Plan, found: Found, command: str) -> Path:
-    """Write report.md, evidence.json and the figures. command: what was typed.
-
-    They stand in `runs/evidence/`; of another plan or some claims only, in a directory beside it.
-    """
-    parts = ["evidence"] if plan == PLANS["default"] else ["evidence", plan.name]
-    if len(found) < len(CLAIMS):
-        parts += [str(claim.number) for claim, _ in found]
-    place = RUNS / "-".join(parts)
+    """Write report.md, evidence.json and the figures. command: what was typed."""
+    place = _place(plan, found)
     parts = [
         "# Published claims, put to the test\n",
         f"`{command}`: {plan.seeds} seeds, {plan.steps} steps for the small bases"
         + (f", {plan.large_steps} for {' and '.join(plan.large)}" if plan.large else "")
         + f"; each learning rate the best of at most {plan.rates} on validation; accuracies are "
-        "of the test splits.\n",
+        "of the test splits. An interval takes seeds, and tasks or bases where a rule joins them, "
+        "as if each were a draw of its own.\n",
         verdict_table(found),
     ]
     for claim, finding in found:
@@ -66,6 +61,14 @@ def write_report(plan: Plan, found: Found, command: str) -> Path:
         partial.write_text("\n".join(parts), encoding="utf-8")
     write_json(place / "evidence.json", describe_evidence(plan, found))
     return place
+
+
+def _place(plan: Plan, found: Found) -> Path:
+    """`runs/evidence`, or, of another plan or some claims only, a directory beside it."""
+    words = ["evidence"] if plan.name == "default" else ["evidence", plan.name]
+    if len(found) < len(CLAIMS):
+        words += [str(claim.number) for claim, _ in found]
+    return RUNS / "-".join(words)
 
 
 def verdict_table(found: Found) -> str:
