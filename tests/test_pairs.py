@@ -15,12 +15,14 @@ from minipt import learn as learning
 from minipt.checkpoint import save_base
 from minipt.errors import MiniptError
 from minipt.evaluate import EVALUATION_BATCH, evaluate
+from minipt.learn import Settings
 from minipt.prompt import SoftPrompt
 from minipt.report import compare_with_rivals, response_table, shorten, tell
 from minipt.responses import encode_responses, end_token, response_reading
+from minipt.studies.cost import measure
 from minipt.tasks import Pairs, Split, Task, load_csv, load_pairs, normalised
 from minipt.text import Batch, batches
-from minipt.tune import tune
+from minipt.tune import PromptLearner, tune
 from minipt.verbalizer import label_tokens
 
 evaluation = sys.modules["minipt.evaluate"]  # in the package, the name is the function's
@@ -342,6 +344,14 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(base, task, ctrl_c, 
     others = replace(task.train, responses=task.train.responses[::-1])
     with pytest.raises(MiniptError, match="another task"):
         tune(base, replace(task, train=others), path, resume=True, **QUICK)
+
+
+def test_a_measured_step_reads_as_many_rows_as_the_responses_have(tiny, task):
+    chosen = Settings(**QUICK)
+    learner = PromptLearner(tiny, task, chosen)
+    one, eight = (measure(learner, chosen, 12, rows).peak for rows in (1, 8))
+    V = tiny.config.vocabulary
+    assert eight - one > 4 * 7 * QUICK["batch_size"] * V  # at least the logits
 
 
 def test_a_label_of_several_tokens_is_a_response(tiny, task, learnt, tmp_path):
