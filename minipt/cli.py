@@ -381,6 +381,8 @@ def _xray(chosen: argparse.Namespace) -> int:
     target = None if chosen.label is None else labels.index(chosen.label)
     text = _readable(chosen.text)
     xray = take_step(base, prompt, about["template"], about["label_words"], text, target)
+    if xray.cut:
+        print("the text is too long for the base and lost its beginning", file=sys.stderr)
     if chosen.save:
         save_page(page(xray, labels, text), chosen.save)
         print(f"the page is in {chosen.save}", file=sys.stderr)

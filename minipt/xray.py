@@ -39,12 +39,14 @@ an op's helper, which the op's backward differentiates through in one formula.""
 class XRay:
     """A step of one text of T tokens.
 
-    target: the index of the label that the text should get. gradient (P, C), not clipped.
+    cut: whether the text was too long and lost its beginning. target: the index of the label that
+    the text should get. gradient (P, C), not clipped.
     probabilities: (K,) each, of the base without a prompt, and before and after the step.
     """
 
     trace: Trace
     tokens: list[str]
+    cut: bool
     target: int
     loss: float
     gradient: np.ndarray
@@ -68,7 +70,7 @@ def take_step(
     reading = make_reading(base, template, label_words)
     if prompt.head is not None:
         reading = replace(reading, choices=prompt.head)
-    rows, _ = encode(base, reading.template, [text], base.config.context - len(prompt.vectors))
+    rows, cut = encode(base, reading.template, [text], base.config.context - len(prompt.vectors))
 
     def batch_for(target: int) -> Batch:
         ((_, batch),) = batches(rows, np.array([target]), reading, 1)
@@ -89,7 +91,7 @@ def take_step(
     OPTIMIZERS[settings.optimizer]().step({"prompt": after.vectors}, clipped, rate)
     changes = {"no prompt": probabilities(None), "before": before, "after": probabilities(after)}
     tokens = [base.tokenizer.decode([token], skip_special_tokens=False) for token in rows[0]]
-    return XRay(trace, tokens, target, loss, gradient, changes)
+    return XRay(trace, tokens, cut > 0, target, loss, gradient, changes)
 
 
 def tell_step(xray: XRay, labels: Sequence[str]) -> str:
@@ -116,6 +118,7 @@ def describe(xray: XRay, labels: Sequence[str], text: str) -> dict:
         "text": text,
         "label": labels[xray.target],
         "tokens": xray.tokens,
+        "cut": xray.cut,
         "loss": xray.loss,
         "probabilities": {
             moment: dict(zip(labels, map(float, probabilities), strict=True))

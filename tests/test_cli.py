@@ -504,6 +504,12 @@ def test_xray(call, finished, here, saved_base):
     assert (here / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_xray_says_what_it_cut(call, finished):
+    status, out, err = call("xray", "the film was good " * 40, "--run", finished, "--json")
+    assert (status, err) == (0, "the text is too long for the base and lost its beginning\n")
+    assert json.loads(out)["cut"]
+
+
 def test_xray_refuses(call, finished, here, saved_base):
     before = left(here)
     for arguments, status, match in [
