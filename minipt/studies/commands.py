@@ -169,7 +169,7 @@ def _add_evidence(commands) -> None:
         "minipt evidence --quick",
     ).add_argument
     add("--quick", action="store_true", help="small bases and few steps: about ten minutes")
-    add("--full", action="store_true", help="SmolLM2 too: most of a day")
+    add("--full", action="store_true", help="SmolLM2 too: about an hour more")
     add("--claim", type=_values(int), default=[], metavar="N,M", help="only these (default: all)")
     add("--json", action="store_true", help="print one JSON object; all else to standard error")
 
