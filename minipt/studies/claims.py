@@ -21,7 +21,6 @@ import numpy as np
 from minipt.base import Base
 from minipt.checkpoint import load_base
 from minipt.datasets import load_task
-from minipt.learn import digest
 from minipt.prompt import init_prompt
 from minipt.rivals import rates_for
 from minipt.studies.ensemble import ensemble
@@ -364,14 +363,8 @@ def new_domains(plan: Plan) -> Finding:
     for learner in ("prompt", "full"):
         results = results_of(plan, base, source, learner)
         cells[learner, source] = accuracies(results)
-        decides = [str(result.job.directory) for result in results]
         for name in others:
-            asked = remember(
-                "domain",
-                [decides, digest(the_task(name))],
-                lambda r=results, n=name: zero_shot(r, the_task(n)).tolist(),
-            )
-            cells[learner, name] = np.array(asked)
+            cells[learner, name] = zero_shot(results, the_task(name))
         elsewhere = np.mean([cells[learner, name] for name in others], axis=0)  # (seeds,)
         losses[learner] = cells[learner, source] - elsewhere
     kept = Difference.of([losses["full"] - losses["prompt"]])
