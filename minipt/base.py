@@ -2,7 +2,8 @@
 
 In: sizes and arrays, from `checkpoint.py`. Out: a `Base`, which `model.py` computes with and nobody
 changes. Three families differ by the fields of `Config` and by nothing else: GPT-2 (Radford et al.
-2019), Llama (Touvron et al. 2023) and BERT (Devlin et al. 2019). The story continues in `model.py`.
+2019), Llama (Touvron et al. 2023) and BERT (Devlin et al. 2019). The story continues in
+`streams.py`.
 """
 
 import hashlib

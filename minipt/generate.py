@@ -13,9 +13,11 @@ import numpy as np
 
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.model import Past, embed_tokens, empty_past, forward
+from minipt.layer import Past, empty_past
+from minipt.model import embed_tokens, forward
 from minipt.prompt import SoftPrompt
 from minipt.readout import readout
+from minipt.streams import Stream
 from minipt.text import Batch, encode
 from minipt.trace import Untraced
 from minipt.wiring import read_prompt
@@ -91,7 +93,7 @@ def advance(base: Base, ids: np.ndarray, past: Past) -> tuple[np.ndarray, Past]:
     start = past[0][0].shape[1]
     x = embed_tokens(base, ids[None], start)  # (1, T, C)
     last = np.array([[len(ids) - 1]])  # (1, 1)
-    hidden, present = forward(base, x, Untraced(), "text", last, past)  # (1, 1, C)
+    hidden, present = forward(base, [Stream("text", x, last)], Untraced(), past)  # (1, 1, C)
     grown = [
         (np.concatenate([past_key, key], axis=1), np.concatenate([past_value, value], axis=1))
         for (past_key, past_value), (key, value) in zip(past, present, strict=True)

@@ -3,34 +3,34 @@
 In: a `Base` (the frozen numbers and their `Config`) and rows of embeddings. Out: the hidden states
 of the rows that are read, and on the way back the gradient of the rows that hold a prompt. GPT-2
 (Radford et al. 2019) is the plain case: pre-norm blocks, learned positions. Llama and BERT differ
-where `Config` says so: another norm or activation out of the two tables below, a gated MLP, rotary
-positions, the norm after the sum, a mask that hides only padding.
+where `Config` says so: another norm or activation out of a table, a gated MLP, rotary positions,
+the norm after the sum, a mask that hides only padding.
 
-The one idea that shapes this file: in a causal transformer no later token changes what an earlier
-one computes, so all that stood in front of a text reaches it through the keys and values that it
-left in each layer. They are the `past`; what a stream leaves itself is its `present`, the next
-one's past. With `past=None` the rows are the whole sequence. The story continues in `readout.py`,
-which turns hidden states into an answer, in `prompt.py`, which makes the vectors that stand in
-front, and in `wiring.py`, which puts these functions together into a training step.
+Two ideas shape this file. In a causal transformer no later token changes what an earlier one
+computes, so all that stood in front of a text reaches it through the keys and values that it left
+in each layer. They are its `past`; what it leaves itself is its `present`. And all but attention
+is done row by row: a row does not know which text it belongs to. So the rows of all texts, and
+those of a prompt that stands in front of them, go through norms, linear maps and MLPs as one matrix
+(N, C), one under the other; only attention takes it apart into `Stream`s of texts, each of which
+reads what the one before it left. The story continues in `readout.py`, which turns hidden states
+into an answer, in `prompt.py`, which makes the vectors that stand in front, and in `wiring.py`,
+which puts these functions together into a training step.
 
 Shapes, here and everywhere: B texts, P prompt vectors, T tokens, C channels, H heads, of which Hkv
 have keys and values, D = C / H, V vocabulary, L layers, F channels inside the MLP (4C in GPT-2);
-R rows that are read out, and so ask; N rows whose gradient is wanted.
+R rows of a text that are read out, and so ask; N any number of rows.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from minipt import ops
-from minipt.base import Base, Config
+from minipt.base import Base
+from minipt.layer import Layer, Left, Pass, Past
+from minipt.streams import Stream, join
 from minipt.trace import Gradients, Trace, add_gradient
 
-Past = list[tuple[np.ndarray, np.ndarray]]  # keys and values (Hkv, P, D) of each layer
-Turns = tuple[np.ndarray, np.ndarray]  # cosines and sines (T, D/2) of rotary positions
-
-NORMS = {
-    "layer": (ops.layernorm, ops.layernorm_dx, ops.layernorm_dw),
-    "rms": (ops.rmsnorm, ops.rmsnorm_dx, ops.rmsnorm_dw),
-}
 ACTIVATIONS = {
     "gelu_tanh": (ops.gelu, ops.gelu_dx),
     "gelu": (ops.gelu_erf, ops.gelu_erf_dx),
@@ -74,352 +74,228 @@ def embed_vectors(base: Base, vectors: np.ndarray) -> np.ndarray:
 
 
 def forward(
-    base: Base,
-    x: np.ndarray,
-    trace: Trace,
-    stream: str,
-    read: np.ndarray,
-    past: Past | None = None,
-    lengths: np.ndarray | None = None,
+    base: Base, streams: Sequence[Stream], trace: Trace, past: Past | None = None
 ) -> tuple[np.ndarray, Past]:
     """All blocks and the outer norm. The last block computes only the rows that are read.
 
-    x (B, T, C) rows of embeddings; stream the first part of their names in the trace;
-    read (B, R) different indices into T for each text, R may be 0; past the keys and values of
-    what stood in front; lengths (B,) the real rows of each text, for a base that is not causal
-    -> hidden (B, R, C), and the keys and values (Hkv, T, D) that the first text leaves to others:
-    only a stream of one text can be another's past.
+    Each stream reads the keys and values that the one before it left, the first one those of
+    `past`; a stream that another reads has one text. Only the last is read out: of others, R = 0.
+
+    -> hidden (B, R, C), and the keys and values (Hkv, T, D) that the first text of the last stream
+    leaves in each layer
     """
-    config, outer = base.config, _Scope(base, trace, stream)
-    past = past or empty_past(config, x.dtype)
-    mask = _mask(config, x.shape[1], lengths, x.dtype)  # (T, T) or (B, 1, 1, T)
-    turns = _turns(config, past, x.shape[1], x.dtype)  # (T, D/2) twice
-    if not config.norm_first:
-        x = outer.norm("embedding.norm", x)
+    way, norm_first = Pass(base, streams, trace, past), base.config.norm_first
+    x = join([stream.x for stream in streams])  # (N, C)
+    if not norm_first:
+        x = way.outside.norm("embedding.norm", x, way.every)
     present = []
-    for i, scope in _layers(base, trace, stream):
-        rows = read if i == config.layers - 1 else None
-        x, (key, value) = _attention(scope, x, past[i], mask, turns, rows)  # (B, R, C)
-        x = _mlp(scope, x)  # (B, R, C)
-        present.append((key[0], value[0]))
-    return outer.norm("final", x) if config.norm_first else x, present
+    for layer in way.layers:
+        x, left = _attention(layer, x)  # (N, C), in the last layer of the rows that are read
+        x = _mlp(layer, x)
+        present.append(left)
+    if norm_first:
+        x = way.outside.norm("final", x, way.read)
+    return way.read.split(x)[-1], present
 
 
 def backward(
     base: Base,
     dhidden: np.ndarray,
+    streams: Sequence[Stream],
     trace: Trace,
-    stream: str,
-    read: np.ndarray,
-    wanted: int,
     past: Past | None = None,
-    dpresent: Past | None = None,
     gradients: Gradients | None = None,
-) -> tuple[np.ndarray, Past]:
+) -> tuple[list[np.ndarray], Past]:
     """The way back through what `forward` left in the trace.
 
     A frozen base's parameters need no gradient, and none is computed; to train some of them, their
-    names are the keys of `gradients`, which is filled.
+    names are the keys of `gradients`, which is filled, and of each text all T rows are wanted.
 
-    dhidden (B, R, C); read and past as in `forward`; wanted the number N of leading rows of x whose
-    gradient is needed, all T with `gradients`; dpresent the gradients of the keys and values that
-    others read here
-    -> dx (B, N, C), and the gradients of past's arrays
+    dhidden (B, R, C) of the last stream; streams and past as `forward` had them
+    -> dx of the wanted rows of each stream, and the gradients of past's arrays
     """
-    config, outer = base.config, _Scope(base, trace, stream, gradients=gradients)
-    past = past or empty_past(config, dhidden.dtype)
-    T = trace[f"{stream}.h0.attn.key"].shape[2]
-    turns = _turns(config, past, T, dhidden.dtype)
-    dx = outer.norm_dx("final", dhidden) if config.norm_first else dhidden  # (B, R, C)
+    way, norm_first = Pass(base, streams, trace, past, gradients), base.config.norm_first
+    dx = join([dhidden])  # (N, C)
+    if norm_first:
+        dx = way.outside.norm_dx("final", dx, way.read)
     dpast = []
-    for i, scope in reversed(_layers(base, trace, stream, gradients)):
-        dx = _mlp_dx(scope, dx)  # (B, R, C)
-        dx, dpast_i = _attention_dx(
-            scope,
-            dx,
-            past[i],
-            turns,
-            read if i == config.layers - 1 else None,
-            wanted if i == 0 else None,
-            dpresent[i] if dpresent else None,
-        )
-        dpast.append(dpast_i)
-    if not config.norm_first:
-        dx = outer.norm_dx("embedding.norm", dx)  # (B, N, C)
-    return dx, dpast[::-1]
+    for layer in reversed(way.layers):
+        dx = _mlp_dx(layer, dx)
+        dx, dleft = _attention_dx(layer, dx)  # (N, C), in layer 0 of the rows that are wanted
+        dpast.append(dleft)
+    if way.layers[0].needed is way.every:  # as in a base of one layer, which goes back to all rows
+        dx = way.wanted.of(dx)
+    if not norm_first:
+        dx = way.outside.norm_dx("embedding.norm", dx, way.wanted)
+    return way.wanted.split(dx), dpast[::-1]
 
 
-def causal_mask(T: int, dtype: np.dtype) -> np.ndarray:
-    """0 where row t may read column s, s <= t, else -inf. (T, T)
-
-    It hides the padding of a right-padded text too: no real row stands behind it.
-    """
-    return np.triu(np.full((T, T), -np.inf, dtype), k=1)
-
-
-def padding_mask(lengths: np.ndarray, T: int, dtype: np.dtype) -> np.ndarray:
-    """Where all rows read all that is real: 0 for a text's columns, -inf for its padding.
-
-    lengths (B,) -> (B, 1, 1, T)
-    """
-    return np.where(np.arange(T) < lengths[:, None, None, None], 0.0, -np.inf).astype(dtype)
-
-
-def empty_past(config: Config, dtype: np.dtype) -> Past:
-    """The keys and values of nothing: (Hkv, 0, D), twice, for each layer."""
-    shape = (config.key_value_heads or config.heads, 0, config.channels // config.heads)
-    return [(np.empty(shape, dtype), np.empty(shape, dtype))] * config.layers
-
-
-def _attention(
-    scope: "_Scope",
-    x: np.ndarray,
-    past: tuple[np.ndarray, np.ndarray],
-    mask: np.ndarray,
-    turns: Turns | None,
-    read: np.ndarray | None,
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _attention(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, Left]:
     """x + out(attention(norm(x))): all rows offer keys and values, the rows that go on ask.
 
     Without norm_first it is norm(x + out(attention(x))).
 
-    x (B, T, C), mask (T, T) or (B, 1, 1, T), read (B, R), or None where all rows go on and R = T
-    -> middle (B, R, C), and key and value (B, Hkv, T, D)
+    x (N, C) -> middle (N, C) of the rows that go on, and what the last stream leaves
     """
-    norm_first, causal = scope.config.norm_first, scope.config.causal
-    normed = scope.norm("ln1", x) if norm_first else x  # (B, T, C)
-    key = scope.save("attn.key", _turn(scope.heads("attn.key", normed), turns))  # (B, Hkv, T, D)
-    value = scope.save("attn.value", scope.heads("attn.value", normed))  # (B, Hkv, T, D)
-    query = scope.heads("attn.query", _take_rows(normed, read))  # (B, H, R, D)
-    query *= query.shape[-1] ** -0.5
-    query = scope.save("attn.query", _turn(query, turns, read))
-    if causal and read is not None:
-        mask = mask[read][:, None]  # (B, 1, R, T)
-    context, weights, scores = ops.attention(query, key, value, past, mask)  # (B, H, R, D)
-    scope.note("attn.scores", scores)  # (B, H, R, P+T)
-    scope.save("attn.weights", weights)  # (B, H, R, P+T)
-    scope.note("attn.context", context)
-    out = scope.note("attn.out", scope.linear("attn.out", ops.merge_heads(context)))  # (B, R, C)
-    middle = scope.note("middle", _take_rows(x, read) + out)
-    return middle if norm_first else scope.norm("ln1", middle), (key, value)
+    every, asking, norm_first = layer.every, layer.asking, layer.config.norm_first
+    normed = layer.norm("ln1", x, every) if norm_first else x  # (N, C)
+    keys = layer.turn(layer.linear("attn.key", normed), every)  # (N, Hkv·D)
+    values = layer.linear("attn.value", normed)  # (N, Hkv·D)
+    queries = layer.linear("attn.query", asking.of(normed))  # (N, C)
+    queries *= layer.channels_a_head**-0.5
+    queries = layer.turn(queries, asking)
+    contexts, past = [], layer.past
+    parts = (layer.heads(queries, asking), layer.heads(keys, every), layer.heads(values, every))
+    for stream, query, key, value in zip(layer.streams, *parts, strict=True):
+        contexts.append(_attend(layer, stream, query, key, value, past))
+        past = (key[0], value[0])  # (Hkv, T, D)
+    out = layer.note("attn.out", layer.linear("attn.out", join(contexts)))  # (N, C)
+    middle = layer.note("middle", asking.of(x) + out)
+    return middle if norm_first else layer.norm("ln1", middle, asking), past
 
 
-def _attention_dx(
-    scope: "_Scope",
-    dmiddle: np.ndarray,
-    past: tuple[np.ndarray, np.ndarray],
-    turns: Turns | None,
-    read: np.ndarray | None,
-    wanted: int | None,
-    dpresent: tuple[np.ndarray, np.ndarray] | None,
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _attend(
+    layer: Layer,
+    stream: Stream,
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    past: Left,
+) -> np.ndarray:
+    """What the asking rows of one stream read: of the past all, of their own text by the mask.
+
+    query (B, H, R, D), key and value (B, Hkv, T, D), past (Hkv, P, D) twice -> context (B, R, C)
+    """
+    context, weights, scores = ops.attention(query, key, value, past, layer.mask(stream))
+    trace, at = layer.trace, f"{stream.name}.{layer.at}attn"
+    trace.save(f"{at}.key", key)
+    trace.save(f"{at}.value", value)
+    trace.save(f"{at}.query", query)
+    trace.note(f"{at}.scores", scores)  # (B, H, R, P+T)
+    trace.save(f"{at}.weights", weights)  # (B, H, R, P+T)
+    trace.note(f"{at}.context", context)
+    return ops.merge_heads(context)
+
+
+def _attention_dx(layer: Layer, dmiddle: np.ndarray) -> tuple[np.ndarray, Left]:
     """`_attention` from its last line to its first.
 
-    dmiddle (B, R, C), wanted the number N of leading rows whose gradient is needed, None for all T,
-    dpresent (Hkv, T, D) twice: what others, who read these keys and values as their past, add
-    -> dx (B, N, C), dpast (Hkv, P, D) twice
+    A stream's gradients of what it read in the past are what the stream before it has to add to
+    those of its keys and values; so the last stream is the first to go back.
+
+    dmiddle (N, C) of the rows that went on -> dx (N, C) of the rows that are needed, and the
+    gradients (Hkv, P, D) of the first stream's past
     """
-    norm_first = scope.config.norm_first
-    query, key, value = (scope.take(f"attn.{part}") for part in ("query", "key", "value"))
-    weights = scope.take("attn.weights")  # (B, H, R, P+T)
-    past_key, past_value = past
-    T = key.shape[2]
-    # The rows that are read lie anywhere in T, so the last layer needs all T, even as the only one.
-    N = T if wanted is None or read is not None else wanted
+    norm_first, needed = layer.config.norm_first, layer.needed
     if not norm_first:
-        dmiddle = scope.norm_dx("ln1", dmiddle)
-    scope.note_grad("middle", dmiddle)
-    scope.note_grad("attn.out", dmiddle)
-    dcontext = ops.split_heads(scope.linear_dx("attn.out", dmiddle), query.shape[1])  # (B, H, R, D)
-    dweights, dscores = ops.attention_dscores(dcontext, value, past_value, weights)
-    dpast = ops.attention_dpast(dcontext, dscores, query, weights, past_key)
-    dquery, dkey, dvalue = ops.attention_dx(dcontext, dscores, query, key, past_key, weights, N)
+        dmiddle = layer.norm_dx("ln1", dmiddle, layer.asking)
+    layer.note_grad("middle", dmiddle)
+    layer.note_grad("attn.out", dmiddle)
+    dcontexts = layer.heads(layer.linear_dx("attn.out", dmiddle), layer.asking)  # (B, H, R, D) each
+    pasts = [layer.past, *(layer.left_by(stream) for stream in layer.streams[:-1])]
+    dpast, of_streams = None, []
+    for stream, past, dcontext in reversed([*zip(layer.streams, pasts, dcontexts, strict=True)]):
+        dparts, dpast = _attend_dx(layer, stream, dcontext, past, dpast)
+        of_streams.insert(0, dparts)
+    dx = _projections_dx(layer, *(join(parts) for parts in zip(*of_streams, strict=True)))  # (N, C)
+    if norm_first:
+        dx = layer.norm_dx("ln1", dx, needed)
+    layer.asking.add(dx, needed.of(dmiddle))
+    return dx, dpast
+
+
+def _attend_dx(
+    layer: Layer,
+    stream: Stream,
+    dcontext: np.ndarray,
+    past: Left,
+    dpresent: Left | None,
+) -> tuple[list[np.ndarray], Left]:
+    """`_attend` from its last line to its first, for the rows of the stream that are needed.
+
+    dcontext (B, H, R, D), past (Hkv, P, D) twice, dpresent (Hkv, T, D) twice: what the next stream,
+    which read these keys and values as its past, adds
+    -> dquery (B, R, C), dkey and dvalue (B, N, Hkv·D), and dpast (Hkv, P, D) twice
+    """
+    trace, at = layer.trace, f"{stream.name}.{layer.at}attn"
+    parts = (trace.take(f"{at}.{part}") for part in ("query", "key", "value", "weights"))
+    query, key, value, weights = parts
+    N = key.shape[2] if layer.needed is layer.every else stream.wanted
+    dweights, dscores = ops.attention_dscores(dcontext, value, past[1], weights)
+    dpast = ops.attention_dpast(dcontext, dscores, query, weights, past[0])
+    dquery, dkey, dvalue = ops.attention_dx(dcontext, dscores, query, key, past[0], weights, N)
     if dpresent is not None:
         dkey += dpresent[0][:, :N]
         dvalue += dpresent[1][:, :N]
-    scope.note_grad("attn.context", dcontext)
-    scope.note_grad("attn.weights", dweights)
-    scope.note_grad("attn.scores", dscores)
-    if N == T:
-        scope.note_grad("attn.query", dquery)
-        scope.note_grad("attn.key", dkey)
-        scope.note_grad("attn.value", dvalue)
-    dx = _projections_dx(scope, dquery, dkey, dvalue, turns, read)  # (B, N, C)
-    if norm_first:
-        dx = scope.norm_dx("ln1", dx)
-    _add_rows(dx, dmiddle, read)
-    return dx[:, :wanted], dpast
+    trace.note_grad(f"{at}.context", dcontext)
+    trace.note_grad(f"{at}.weights", dweights)
+    trace.note_grad(f"{at}.scores", dscores)
+    trace.note_grad(f"{at}.query", dquery)
+    trace.note_grad(f"{at}.key", dkey)
+    trace.note_grad(f"{at}.value", dvalue)
+    return [ops.merge_heads(dpart) for dpart in (dquery, dkey, dvalue)], dpast
 
 
 def _projections_dx(
-    scope: "_Scope",
-    dquery: np.ndarray,
-    dkey: np.ndarray,
-    dvalue: np.ndarray,
-    turns: Turns | None,
-    read: np.ndarray | None,
+    layer: Layer, dqueries: np.ndarray, dkeys: np.ndarray, dvalues: np.ndarray
 ) -> np.ndarray:
     """Back to the rows that query, key and value were made from.
 
-    dquery (B, H, N, D), of the rows that are read (B, H, R, D); dkey and dvalue (B, Hkv, N, D)
-    -> dx (B, N, C)
+    dqueries (N, C), in the last layer of the rows that are read; dkeys and dvalues (N, Hkv·D) of
+    the rows that are needed -> dx (N, C) of these
     """
-    dx = scope.heads_dx("attn.key", _turn_back(dkey, turns))
-    dx += scope.heads_dx("attn.value", dvalue)
-    dquery = _turn_back(dquery * dquery.shape[-1] ** -0.5, turns, read)
-    _add_rows(dx, scope.heads_dx("attn.query", dquery), read)
+    needed = layer.needed
+    asked = layer.asking if needed is layer.every else needed  # the rows that the queries are of
+    dx = layer.linear_dx("attn.key", layer.turn_back(dkeys, needed))
+    dx += layer.linear_dx("attn.value", dvalues)
+    dqueries = layer.turn_back(dqueries * layer.channels_a_head**-0.5, asked)
+    layer.asking.add(dx, layer.linear_dx("attn.query", dqueries))
     return dx
 
 
-def _mlp(scope: "_Scope", x: np.ndarray) -> np.ndarray:
-    """x + down(activation(up(norm(x)))), row by row. (B, R, C) -> (B, R, C)
+def _mlp(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """x + down(activation(up(norm(x)))), row by row. (N, C) -> (N, C)
 
     Gated, it is x + down(activation(gate(norm(x))) · up(norm(x))). Without norm_first the norm
     comes after the sum.
     """
-    config, bent = scope.config, scope.bent
-    normed = scope.norm("ln2", x) if config.norm_first else x
-    inner = scope.save(bent, scope.linear(bent, normed))  # (B, R, F)
+    config, bent = layer.config, layer.bent
+    normed = layer.norm("ln2", x, layer.asking) if config.norm_first else x
+    inner = layer.save(bent, layer.linear(bent, normed))  # (N, F)
     active, sigma = ACTIVATIONS[config.activation][0](inner)
-    scope.save("mlp.sigma", sigma)
+    layer.save("mlp.sigma", sigma)
     if config.gated:
-        up = scope.save("mlp.up", scope.linear("mlp.up", normed))
-        product = scope.note("mlp.product", scope.save("mlp.active", active) * up)
+        up = layer.save("mlp.up", layer.linear("mlp.up", normed))
+        product = layer.note("mlp.product", layer.save("mlp.active", active) * up)
     else:
-        product = scope.note("mlp.active", active)
-    down = scope.note("mlp.down", scope.linear("mlp.down", product))  # (B, R, C)
-    out = scope.note("out", x + down)
-    return out if config.norm_first else scope.norm("ln2", out)
+        product = layer.note("mlp.active", active)
+    down = layer.note("mlp.down", layer.linear("mlp.down", product))  # (N, C)
+    out = layer.note("out", x + down)
+    return out if config.norm_first else layer.norm("ln2", out, layer.asking)
 
 
-def _mlp_dx(scope: "_Scope", dout: np.ndarray) -> np.ndarray:
-    """`_mlp` from its last line to its first; what skips the MLP is added. (B, R, C) -> same"""
-    config, bent = scope.config, scope.bent
+def _mlp_dx(layer: Layer, dout: np.ndarray) -> np.ndarray:
+    """`_mlp` from its last line to its first; what skips the MLP is added. (N, C) -> same"""
+    config, bent = layer.config, layer.bent
     if not config.norm_first:
-        dout = scope.norm_dx("ln2", dout)
-    scope.note_grad("out", dout)
-    scope.note_grad("mlp.down", dout)
-    dactive = scope.linear_dx("mlp.down", dout)  # (B, R, F)
+        dout = layer.norm_dx("ln2", dout, layer.asking)
+    layer.note_grad("out", dout)
+    layer.note_grad("mlp.down", dout)
+    dactive = layer.linear_dx("mlp.down", dout)  # (N, F)
     if config.gated:
-        dproduct = scope.note_grad("mlp.product", dactive)
-        dup = scope.note_grad("mlp.up", dproduct * scope.take("mlp.active"))
-        dactive = dproduct * scope.take("mlp.up")
-    scope.note_grad("mlp.active", dactive)
-    sigma = scope.take("mlp.sigma")
-    dinner = ACTIVATIONS[config.activation][1](dactive, scope.take(bent), sigma)
-    dx = scope.linear_dx(bent, scope.note_grad(bent, dinner))  # (B, R, C)
+        dproduct = layer.note_grad("mlp.product", dactive)
+        dup = layer.note_grad("mlp.up", dproduct * layer.take("mlp.active"))
+        dactive = dproduct * layer.take("mlp.up")
+    layer.note_grad("mlp.active", dactive)
+    sigma = layer.take("mlp.sigma")
+    dinner = ACTIVATIONS[config.activation][1](dactive, layer.take(bent), sigma)
+    dx = layer.linear_dx(bent, layer.note_grad(bent, dinner))  # (N, C)
     if config.gated:
-        dx += scope.linear_dx("mlp.up", dup)
+        dx += layer.linear_dx("mlp.up", dup)
     if config.norm_first:
-        dx = scope.norm_dx("ln2", dx)
+        dx = layer.norm_dx("ln2", dx, layer.asking)
     dx += dout
     return dx
-
-
-class _Scope:
-    """One layer of one stream: the layer's parameters and the stream's trace by their short names.
-
-    `linear("mlp.up", x)` multiplies by `h3.mlp.up.weight`; `save("mlp.up", y)` writes
-    `text.h3.mlp.up`. What is saved or noted is also returned, to be written where it is made.
-    """
-
-    def __init__(
-        self,
-        base: Base,
-        trace: Trace,
-        stream: str,
-        layer: str = "",
-        gradients: Gradients | None = None,
-    ) -> None:
-        self.base, self.trace, self.gradients = base, trace, gradients or {}
-        self.of_params, self.of_trace = layer, f"{stream}.{layer}"
-        self.config = base.config
-        # What goes through the activation.
-        self.bent = "mlp.gate" if base.config.gated else "mlp.up"
-
-    def param(self, name: str) -> np.ndarray:
-        return self.base.params[self.of_params + name]
-
-    def save(self, name: str, activation: np.ndarray) -> np.ndarray:
-        self.trace.save(self.of_trace + name, activation)
-        return activation
-
-    def note(self, name: str, activation: np.ndarray) -> np.ndarray:
-        self.trace.note(self.of_trace + name, activation)
-        return activation
-
-    def take(self, name: str) -> np.ndarray:
-        return self.trace.take(self.of_trace + name)
-
-    def note_grad(self, name: str, gradient: np.ndarray) -> np.ndarray:
-        self.trace.note_grad(self.of_trace + name, gradient)
-        return gradient
-
-    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
-        self.trace.save_input(self.of_trace + name, x)
-        bias = self.base.params.get(f"{self.of_params}{name}.bias")
-        return ops.linear(x, self.param(f"{name}.weight"), bias)
-
-    def linear_dx(self, name: str, dy: np.ndarray) -> np.ndarray:
-        weight, bias = (f"{self.of_params}{name}.{part}" for part in ("weight", "bias"))
-        if weight in self.gradients:
-            x = self.trace.take_input(self.of_trace + name)
-            add_gradient(self.gradients, weight, ops.linear_dw(dy, x))
-        if bias in self.gradients:
-            add_gradient(self.gradients, bias, ops.linear_db(dy))
-        return ops.linear_dx(dy, self.param(f"{name}.weight"))
-
-    def heads(self, name: str, x: np.ndarray) -> np.ndarray:
-        """(B, T, C) -> (B, H, T, D), of keys and values (B, Hkv, T, D)"""
-        y = self.linear(name, x)
-        D = self.config.channels // self.config.heads
-        return ops.split_heads(y, y.shape[-1] // D)
-
-    def heads_dx(self, name: str, dy: np.ndarray) -> np.ndarray:
-        """(B, H, T, D) -> (B, T, C)"""
-        return self.linear_dx(name, ops.merge_heads(dy))
-
-    def norm(self, name: str, x: np.ndarray) -> np.ndarray:
-        weights = [self.param(f"{name}.gain")]
-        if self.config.norm == "layer":
-            weights.append(self.param(f"{name}.bias"))
-        y, xhat, rstd = NORMS[self.config.norm][0](x, *weights, self.config.epsilon)
-        self.save(f"{name}.xhat", xhat)
-        self.save(f"{name}.rstd", rstd)
-        return self.note(name, y)
-
-    def norm_dx(self, name: str, dy: np.ndarray) -> np.ndarray:
-        """The first N rows' gradient: dy (B, N, C), where the norm saw T >= N rows."""
-        xhat, rstd = self.take(f"{name}.xhat"), self.take(f"{name}.rstd")
-        N = dy.shape[1]
-        if N == xhat.shape[1]:
-            self.note_grad(name, dy)
-        _, norm_dx, norm_dw = NORMS[self.config.norm]
-        gain, bias = (f"{self.of_params}{name}.{part}" for part in ("gain", "bias"))
-        if gain in self.gradients or bias in self.gradients:  # RMS norm has only the gain
-            for weight, gradient in zip((gain, bias), norm_dw(dy, xhat[:, :N]), strict=False):
-                add_gradient(self.gradients, weight, gradient)
-        return norm_dx(dy, self.base.params[gain], xhat[:, :N], rstd[:, :N])
-
-
-def _layers(
-    base: Base, trace: Trace, stream: str, gradients: Gradients | None = None
-) -> list[tuple[int, _Scope]]:
-    layers = range(base.config.layers)
-    return [(i, _Scope(base, trace, stream, f"h{i}.", gradients)) for i in layers]
-
-
-def _take_rows(x: np.ndarray, read: np.ndarray | None) -> np.ndarray:
-    """The rows that are read out of each text: x (B, T, C), read (B, R) -> (B, R, C)"""
-    return x if read is None else x[np.arange(len(x))[:, None], read]
-
-
-def _add_rows(dx: np.ndarray, drows: np.ndarray, read: np.ndarray | None) -> None:
-    """The backward of `_take_rows`, added to dx (B, N, C) in place."""
-    if read is None:
-        dx += drows[:, : dx.shape[1]]
-    else:
-        dx[np.arange(len(dx))[:, None], read] += drows
 
 
 def _place(base: Base, x: np.ndarray, start: int) -> np.ndarray:
@@ -432,32 +308,3 @@ def _place(base: Base, x: np.ndarray, start: int) -> np.ndarray:
         x = x + for_place[start : start + x.shape[-2]]
     segments = base.params.get("segment.table")
     return x if segments is None else x + segments[0]
-
-
-def _mask(config: Config, T: int, lengths: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
-    return causal_mask(T, dtype) if config.causal else padding_mask(lengths, T, dtype)
-
-
-def _turns(config: Config, past: Past, T: int, dtype: np.dtype) -> Turns | None:
-    """How far T rows behind a past of P turn queries and keys; None: positions are learned."""
-    if config.positions == "learned":
-        return None
-    positions = past[0][0].shape[1] + np.arange(T)
-    D = config.channels // config.heads
-    return ops.rotary_turns(positions, D, config.rotary_base, dtype)
-
-
-def _turn(x: np.ndarray, turns: Turns | None, read: np.ndarray | None = None) -> np.ndarray:
-    """(B, H, T, D) -> same, or, of the rows that are read, (B, H, R, D) -> same"""
-    return x if turns is None else ops.rotary(x, *_of_rows(turns, x.shape[2], read))
-
-
-def _turn_back(dy: np.ndarray, turns: Turns | None, read: np.ndarray | None = None) -> np.ndarray:
-    """The backward of `_turn`, of the first N rows or of those that are read."""
-    return dy if turns is None else ops.rotary_dx(dy, *_of_rows(turns, dy.shape[2], read))
-
-
-def _of_rows(turns: Turns, N: int, read: np.ndarray | None) -> Turns:
-    """(N, D/2) twice, or, of the rows that are read, (B, 1, R, D/2) twice"""
-    cos, sin = turns
-    return (cos[:N], sin[:N]) if read is None else (cos[read][:, None], sin[read][:, None])

@@ -88,7 +88,7 @@ def readout_dw(
     """
     if base.config.head is None:
         dlogits = dlogits / TEMPERATURE
-    drows = dlogits.T @ trace["text.features"]  # (K, C)
+    drows = dlogits.T @ trace.kept["text.features"]  # (K, C)
     if _are_vectors(batch.choices):
         add_gradient(gradients, "choices", drows)
         return
@@ -140,7 +140,7 @@ def _features_dx(
 def _masked_head(base: Base, rows: np.ndarray, trace: Trace) -> np.ndarray:
     """norm(activation(dense(rows))), as BERT was trained to guess a masked word. (N, C) -> same"""
     params = base.params
-    trace.save_input("text.head.dense", rows)
+    trace.save_input("head.dense", rows)
     dense = ops.linear(rows, params["head.dense.weight"], params["head.dense.bias"])
     trace.save("text.head.dense", dense)
     active, sigma = ACTIVATIONS[base.config.activation][0](dense)
@@ -169,7 +169,7 @@ def _masked_head_dx(
         add_gradient(gradients, "head.norm.bias", dbias)
         add_gradient(gradients, "head.dense.bias", ops.linear_db(ddense))
     if "head.dense.weight" in gradients:
-        dweight = ops.linear_dw(ddense, trace.take_input("text.head.dense"))
+        dweight = ops.linear_dw(ddense, trace.take_input("head.dense"))
         add_gradient(gradients, "head.dense.weight", dweight)
     return ops.linear_dx(ddense, params["head.dense.weight"])
 

@@ -3,10 +3,10 @@
 In: arrays under dotted names, written by the model as it computes, such as
 `text.h3.attn.weights`: the stream, the layer, the part. Out: the same arrays, for the backward
 pass and for whoever wants to look. The trace *is* the backward's memory, so what one sees in it is
-what the machine used. The story continues in `model.py`, which writes and reads it.
+what the machine used. The story continues in `base.py`; `layer.py` writes and reads the trace.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 
@@ -17,6 +17,14 @@ WITHOUT_GRADIENT = (
 
 # Gradients by name. As a wish its keys name what is wanted, each with None until it is filled.
 Gradients = dict[str, np.ndarray | None]
+
+# From a name and an array to the parts that a reader knows, each under its full name.
+Split = Callable[[str, np.ndarray], Iterable[tuple[str, np.ndarray]]]
+
+
+def whole(name: str, array: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
+    """The `Split` of an array that has one part, itself."""
+    yield name, array
 
 
 class Trace:
@@ -31,6 +39,7 @@ class Trace:
     def __init__(self) -> None:
         self.activations: dict[str, np.ndarray] = {}
         self.gradients: dict[str, np.ndarray] = {}
+        self.kept: dict[str, np.ndarray] = {}  # what the backward has still to read
         self.inputs: dict[str, np.ndarray] = {}  # of linear maps, for the gradients of weights
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -68,25 +77,27 @@ class Trace:
 
     def clear(self) -> None:
         """Forget everything: a trace holds one step."""
-        self.activations.clear()
-        self.gradients.clear()
-        self.inputs.clear()
+        for record in (self.activations, self.gradients, self.kept, self.inputs):
+            record.clear()
 
-    def save(self, name: str, activation: np.ndarray) -> None:
-        """Write an activation that the backward pass will read."""
-        self.activations[name] = activation
+    def save(self, name: str, activation: np.ndarray, split: Split = whole) -> None:
+        """Keep an activation for the backward pass, and note it."""
+        self.kept[name] = activation
+        self.note(name, activation, split)
 
-    def note(self, name: str, activation: np.ndarray) -> None:
-        """Write an activation that only a reader of the trace will read."""
-        self.activations[name] = activation
+    def note(self, name: str, activation: np.ndarray, split: Split = whole) -> None:
+        """Write an activation for a reader of the trace: its parts under their names."""
+        self.activations.update(split(name, activation))
 
     def take(self, name: str) -> np.ndarray:
-        """What `save` wrote under this name, read by the backward pass for the last time."""
-        return self.activations[name]
+        """What `save` kept under this name, read by the backward pass for the last time."""
+        return self.kept.pop(name)
 
-    def note_grad(self, name: str, gradient: np.ndarray) -> None:
-        """Write a gradient under its activation's name."""
-        self.gradients[name] = gradient
+    def note_grad(self, name: str, gradient: np.ndarray, split: Split = whole) -> None:
+        """Write a gradient under its activation's name; one of only some rows is left out."""
+        for part, array in split(name, gradient):
+            if array.shape == self.activations[part].shape:
+                self.gradients[part] = array
 
     def save_input(self, name: str, x: np.ndarray) -> None:
         """Keep what went into the linear map of this name: its weights' gradient needs it."""
@@ -100,13 +111,10 @@ class Trace:
 class Cache(Trace):
     """Keeps only what the backward pass needs, and only until it has read it: for training."""
 
-    def note(self, name: str, activation: np.ndarray) -> None:
+    def note(self, name: str, activation: np.ndarray, split: Split = whole) -> None:
         pass
 
-    def take(self, name: str) -> np.ndarray:
-        return self.activations.pop(name)
-
-    def note_grad(self, name: str, gradient: np.ndarray) -> None:
+    def note_grad(self, name: str, gradient: np.ndarray, split: Split = whole) -> None:
         pass
 
     def save_input(self, name: str, x: np.ndarray) -> None:
@@ -124,15 +132,14 @@ class InputCache(Cache):
         self.trained = trained
 
     def save_input(self, name: str, x: np.ndarray) -> None:
-        _, _, linear = name.partition(".")  # without the stream
-        if f"{linear}.weight" in self.trained:
+        if f"{name}.weight" in self.trained:
             self.inputs[name] = x
 
 
 class Untraced(Cache):
     """Keeps nothing: for a forward pass that no backward follows."""
 
-    def save(self, name: str, activation: np.ndarray) -> None:
+    def save(self, name: str, activation: np.ndarray, split: Split = whole) -> None:
         pass
 
 

@@ -15,6 +15,7 @@ from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.model import embed_tokens, forward
 from minipt.readout import embeddings
+from minipt.streams import Stream
 from minipt.text import Batch, Reading, encode, tokens
 from minipt.trace import Untraced
 
@@ -75,5 +76,6 @@ def _embed_one(base: Base, ids: np.ndarray) -> np.ndarray:
     batch = Batch(ids[None], [len(ids)], [0])
     read = np.arange(len(ids))[None]  # (1, R = T)
     x = embed_tokens(base, batch.ids, start=0)  # (1, T, C)
-    hidden, _ = forward(base, x, Untraced(), "text", read, lengths=batch.lengths)  # (1, T, C)
+    text = Stream("text", x, read, lengths=batch.lengths)
+    hidden, _ = forward(base, [text], Untraced())  # (1, T, C)
     return embeddings(hidden, batch, Untraced())

@@ -6,17 +6,19 @@ The textbook wiring, "concatenated", puts the prompt in front of every text and 
 
     [vectors; text] (B, P+T, C) -> blocks -> hidden at the rows read (B, R, C) -> loss
 
-The "shared" wiring uses that a causal prompt never sees the text. It runs once, as a text of its
-own whose outputs nobody reads; what it leaves are its keys and values, which all B texts read:
+The "shared" wiring uses that a causal prompt never sees the text. It stands there once, as a stream
+of its own whose outputs nobody reads; in each layer all B texts read the keys and values that it
+has left there:
 
-    vectors (1, P, C) -> blocks -> keys, values (Hkv, P, D) a layer
-                                        | past
-              text (B, T, C) -> blocks -+-> hidden at the rows read (B, R, C) -> loss
+    vectors (1, P, C) --> block --> block --> ...
+                            | keys, values (Hkv, P, D): the texts' past
+       text (B, T, C) --> block --> block --> ... -> hidden at the rows read (B, R, C) -> loss
 
-and on the way back the texts' gradients of those keys and values enter the prompt's own backward.
+and on the way back the texts' gradients of those keys and values are added to the prompt's own. The
+rows of both go through a block as one matrix, P + B·T rows, and apart through attention only.
+
 A base that is not causal, such as BERT, knows only the textbook wiring: there the texts change what
-the prompt computes.
-The story continues in `learn.py`, which takes such a step many times.
+the prompt computes. The story continues in `learn.py`, which takes such a step many times.
 """
 
 from collections.abc import Callable
@@ -26,9 +28,11 @@ import numpy as np
 from minipt import ops
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.model import Past, backward, embed_tokens, embed_tokens_dw, embed_vectors, forward
+from minipt.layer import Past
+from minipt.model import backward, embed_tokens, embed_tokens_dw, embed_vectors, forward
 from minipt.prompt import SoftPrompt
 from minipt.readout import readout, readout_dw, readout_dx, rows_to_read
+from minipt.streams import Stream
 from minipt.text import Batch
 from minipt.trace import Cache, Gradients, Trace, Untraced
 
@@ -72,17 +76,31 @@ def loss_and_gradient(
 def shared(
     base: Base, vectors: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients | None
 ) -> tuple[float, np.ndarray]:
-    """The prompt runs once, for all texts: P + B·T rows."""
+    """The prompt runs once, and all texts read what it leaves: P + B·T rows."""
     trace.note("prompt.vectors", vectors)  # (P, C)
-    prompt = embed_vectors(base, vectors)[None]  # (1, P, C)
-    _, past = forward(base, prompt, trace, "prompt", READ_NOTHING)
-    loss, dpast = text_step(base, batch, trace, past, gradients)
-    nothing = np.zeros((1, 0, vectors.shape[1]), vectors.dtype)  # (1, R = 0, C)
-    dprompt, _ = backward(
-        base, nothing, trace, "prompt", READ_NOTHING, wanted=len(vectors), dpresent=dpast
-    )  # (1, P, C)
-    trace.note_grad("prompt.vectors", dprompt[0])
+    P = len(vectors)
+    prompt = Stream("prompt", embed_vectors(base, vectors)[None], READ_NOTHING, wanted=P)
+    text = _text(base, batch, start=P)
+    trace.note("text.embedding", text.x)
+    loss, (dprompt, _), _ = _step(base, [prompt, text], batch, trace, None, gradients)
+    trace.note_grad("prompt.vectors", dprompt[0])  # (1, P, C)
     return loss, dprompt[0].copy()
+
+
+def concatenated(
+    base: Base, vectors: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients | None
+) -> tuple[float, np.ndarray]:
+    """The prompt stands in front of every text: B·(P+T) rows."""
+    trace.note("prompt.vectors", vectors)  # (P, C)
+    both = _together(base, vectors, batch)
+    trace.note("text.embedding", both.x)
+    loss, (dx,), _ = _step(base, [both], batch, trace, None, gradients)  # (B, P, C)
+    gradient = dx.sum(0)  # (P, C): the same vectors stood in front of every text
+    trace.note_grad("prompt.vectors", gradient)
+    return loss, gradient.copy()
+
+
+WIRINGS = {"shared": shared, "concatenated": concatenated}
 
 
 def text_step(
@@ -97,37 +115,14 @@ def text_step(
     past: as a prompt leaves it, or itself what is trained. gradients: what else is trained, by the
     names of the base's parameters; the trace then keeps the inputs of linear maps (`InputCache`).
     """
-    start = past[0][0].shape[1] if past else 0
-    text = embed_tokens(base, batch.ids, start)  # (B, T, C)
-    trace.note("text.embedding", text)
-    read = rows_to_read(base, batch)  # (B, R)
-    hidden, _ = forward(base, text, trace, "text", read, past, batch.lengths)  # (B, R, C)
-    loss, dhidden = _loss(base, hidden, batch, trace, gradients)
-
+    start = _length(past)
     trained = gradients and gradients.keys() & base.params.keys()
-    wanted = text.shape[1] if trained else 0
-    dx, dpast = backward(base, dhidden, trace, "text", read, wanted, past, None, gradients)
+    text = _text(base, batch, start, wanted=batch.ids.shape[1] if trained else 0)
+    trace.note("text.embedding", text.x)
+    loss, (dx,), dpast = _step(base, [text], batch, trace, past, gradients)
     if trained:
         embed_tokens_dw(base, dx, batch.ids, start, gradients)
     return loss, dpast
-
-
-def concatenated(
-    base: Base, vectors: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients | None
-) -> tuple[float, np.ndarray]:
-    """The prompt stands in front of every text: B·(P+T) rows."""
-    trace.note("prompt.vectors", vectors)  # (P, C)
-    P = len(vectors)
-    hidden, read = _forward_together(base, vectors, batch, trace)  # (B, R, C)
-    loss, dhidden = _loss(base, hidden, batch, trace, gradients)
-
-    dx, _ = backward(base, dhidden, trace, "text", read, wanted=P)  # (B, P, C)
-    gradient = dx.sum(0)  # (P, C): the same vectors stood in front of every text
-    trace.note_grad("prompt.vectors", gradient)
-    return loss, gradient.copy()
-
-
-WIRINGS = {"shared": shared, "concatenated": concatenated}
 
 
 def read_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
@@ -138,8 +133,8 @@ def read_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
     if prompt is None:
         return None
     x = embed_vectors(base, prompt.vectors.astype(base.dtype))[None]  # (1, P, C)
-    length = np.array([x.shape[1]])  # (B = 1,)
-    return forward(base, x, Untraced(), "prompt", READ_NOTHING, lengths=length)[1]
+    stream = Stream("prompt", x, READ_NOTHING, lengths=np.array([x.shape[1]]))
+    return forward(base, [stream], Untraced())[1]
 
 
 def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.ndarray:
@@ -168,7 +163,8 @@ def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
 
     vectors (P, C), or (B, P, C): a prompt for each text.
     """
-    hidden, _ = _forward_together(base, vectors.astype(base.dtype), batch, Untraced())
+    both = _together(base, vectors.astype(base.dtype), batch)
+    hidden, _ = forward(base, [both], Untraced())  # (B, R, C)
     return readout(base, hidden, batch, Untraced())
 
 
@@ -179,27 +175,41 @@ def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
 
 def hidden_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
     """The hidden states that these answers are made from. (B, R, C)"""
-    start = past[0][0].shape[1] if past else 0
-    text = embed_tokens(base, batch.ids, start)  # (B, T, C)
-    read = rows_to_read(base, batch)  # (B, R)
-    return forward(base, text, Untraced(), "text", read, past, batch.lengths)[0]
+    return forward(base, [_text(base, batch, _length(past))], Untraced(), past)[0]
 
 
-def _forward_together(
-    base: Base, vectors: np.ndarray, batch: Batch, trace: Trace
-) -> tuple[np.ndarray, np.ndarray]:
-    """hidden (B, R, C) of prompt and text as one sequence, and the rows (B, R) that it is of.
+def _text(base: Base, batch: Batch, start: int, wanted: int = 0) -> Stream:
+    """The texts of a batch behind so many others' rows."""
+    x = embed_tokens(base, batch.ids, start)  # (B, T, C)
+    return Stream("text", x, rows_to_read(base, batch), wanted, batch.lengths)
 
-    vectors (P, C) or (B, P, C)
-    """
+
+def _together(base: Base, vectors: np.ndarray, batch: Batch) -> Stream:
+    """Prompt and text as one sequence of P+T rows. vectors (P, C) or (B, P, C)"""
     B, (P, C) = len(batch.ids), vectors.shape[-2:]
     prompt = np.broadcast_to(embed_vectors(base, vectors), (B, P, C))
-    text = embed_tokens(base, batch.ids, start=P)  # (B, T, C)
-    x = np.concatenate([prompt, text], axis=1)  # (B, P+T, C)
-    trace.note("text.embedding", x)
-    read = rows_to_read(base, batch) + P  # (B, R)
-    hidden, _ = forward(base, x, trace, "text", read, lengths=batch.lengths + P)
-    return hidden, read
+    text = _text(base, batch, start=P)
+    x = np.concatenate([prompt, text.x], axis=1)  # (B, P+T, C)
+    return Stream("text", x, text.read + P, wanted=P, lengths=batch.lengths + P)
+
+
+def _length(past: Past | None) -> int:
+    return past[0][0].shape[1] if past else 0
+
+
+def _step(
+    base: Base,
+    streams: list[Stream],
+    batch: Batch,
+    trace: Trace,
+    past: Past | None,
+    gradients: Gradients | None,
+) -> tuple[float, list[np.ndarray], Past]:
+    """Forward to the loss and back: the loss, dx of each stream's wanted rows, dpast."""
+    hidden, _ = forward(base, streams, trace, past)  # (B, R, C)
+    loss, dhidden = _loss(base, hidden, batch, trace, gradients)
+    dx, dpast = backward(base, dhidden, streams, trace, past, gradients)
+    return loss, dx, dpast
 
 
 def _loss(

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND = """\
-prompt.* is the prompt's own pass, text.* the text's, which reads the prompt's keys and values; h0
-is the lowest layer. size: the mean absolute value; gradient: that of d loss / d array, which has
-the array's shape; -: none was computed: not all of the array's rows depend on the prompt, or it is
-an op's helper, which the op's backward differentiates through in one formula."""
+prompt.* are the prompt's rows, text.* those of the text, which go through the layers with them and
+read their keys and values; h0 is the lowest layer. size: the mean absolute value; gradient: that of
+d loss / d array, which has the array's shape; -: none was computed: not all of the array's rows
+depend on the prompt, or it is an op's helper, which the op's backward differentiates through in one
+formula."""
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,8 @@ def silu_dx(case: Case) -> float:
 
 def rotary_dx(case: Case) -> float:
     draw, shape = case.draw(), (case.B, case.H, case.T, 2 * case.D)
-    x, dy, angles = draw.normal(*shape), draw.normal(*shape), draw.normal(case.T, case.D)
-    turns = frozen(np.cos(angles)), frozen(np.sin(angles))
+    x, dy, positions = draw.normal(*shape), draw.normal(*shape), draw.normal(case.T)
+    turns = tuple(map(frozen, ops.rotary_turns(positions, 2 * case.D, 10.0, np.float64)))
     dx = ops.rotary_dx(dy, *turns)
     return check_gradient(lambda x: (dy * ops.rotary(x, *turns)).sum(), x, dx)
 

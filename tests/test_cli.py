@@ -492,7 +492,7 @@ def test_xray(call, finished, here, saved_base):
         assert f"\n{moment}" in out
     names = [line.split()[0] for line in out.splitlines() if " x " in line or "text.loss" in line]
     assert names[0] == "prompt.vectors"
-    assert names.index("prompt.h1.ln1") < names.index("text.h0.attn.weights")
+    assert names.index("prompt.h0.ln1") + 1 == names.index("text.h0.ln1")  # they go together
     assert names[-1] == "text.loss"
     status, out, err = call("xray", "a day", "--run", finished, "--save", "page.png", "--json")
     assert (status, err) == (0, "the page is in page.png\n")

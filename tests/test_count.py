@@ -17,13 +17,12 @@ from minipt.base import Base
 from minipt.datasets import load_task
 from minipt.learn import Settings
 from minipt.optim import Adam
-from minipt.readout import readout
 from minipt.rivals import LEARNERS
 from minipt.rivals.lora import ADAPTED
 from minipt.studies.count import Step, activations, answering_work, count
 from minipt.text import Batch, Reading
-from minipt.trace import Cache, InputCache, Untraced
-from minipt.wiring import _forward_together, answerer, loss_and_gradient, text_step
+from minipt.trace import Cache, InputCache
+from minipt.wiring import answerer, logits_together, loss_and_gradient, text_step
 
 FAMILIES = {
     "gpt2": {},
@@ -93,7 +92,7 @@ class Fullest:
 
     def take(self, name):
         if self.most is None:
-            arrays = (*self.activations.values(), *self.inputs.values())
+            arrays = (*self.kept.values(), *self.inputs.values())
             roots = {id(root): root for root in map(root_of, arrays)}
             self.most = sum(root.size for root in roots.values())
         return super().take(name)
@@ -175,15 +174,10 @@ def test_every_product_of_an_answer_is_counted(family, sizes, way):
     if way == "shared":
         answer = answerer(base, prompt)
     else:
-        answer = partial(in_front, base, prompt.vectors)
+        answer = partial(logits_together, base, prompt.vectors)
     SEEN.clear()
     answer(batch)
     assert answering_work(base.config, way, step).total == SEEN.total() > 0
-
-
-def in_front(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray:
-    hidden, _ = _forward_together(base, vectors, batch, Untraced())
-    return readout(base, hidden, batch, Untraced())
 
 
 @every_family

@@ -2,17 +2,18 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
 from bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
-from minipt import model, ops
+from minipt import layer, model, ops
 from minipt import wiring as wiring_module
 from minipt.base import Base, parameter_shapes
 from minipt.errors import MiniptError
 from minipt.gradcheck import check_gradient, compare
-from minipt.model import causal_mask, padding_mask
+from minipt.layer import causal_mask, padding_mask
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
 from minipt.trace import Cache, Trace
@@ -271,23 +272,13 @@ def test_the_shared_prompt_is_a_batch_of_one():
 
 
 # The rows of each `linear_dx` of a step, in order, where B = 3, T = 5, P = 2, in two layers: down,
-# up, out, key, value, query. Layer 0 of the concatenated wiring stops at the 6 rows that hold the
-# prompt, the shared wiring has nothing to do there for the text.
+# up, out, key, value, query. Layer 0 stops at the rows that hold the prompt: 6 in the concatenated
+# wiring, 2 in the shared one.
 ROWS = {
-    ("gpt2", "shared"): [
-        *[3, 3, 3, 15, 15, 3],
-        *[15, 15, 15, 0, 0, 0],
-        *[0, 0, 0, 2, 2, 0],
-        *[2, 2, 2, 2, 2, 2],
-    ],
+    ("gpt2", "shared"): [3, 3, 3, 17, 17, 3, 17, 17, 17, 2, 2, 2],
     ("gpt2", "concatenated"): [3, 3, 3, 21, 21, 3, 21, 21, 21, 6, 6, 6],
     # With a gate: down, gate, up, out, key, value, query.
-    ("llama", "shared"): [
-        *[3, 3, 3, 3, 15, 15, 3],
-        *[15, 15, 15, 15, 0, 0, 0],
-        *[0, 0, 0, 0, 2, 2, 0],
-        *[2, 2, 2, 2, 2, 2, 2],
-    ],
+    ("llama", "shared"): [3, 3, 3, 3, 17, 17, 3, 17, 17, 17, 17, 2, 2, 2],
     ("llama", "concatenated"): [3, 3, 3, 3, 21, 21, 3, 21, 21, 21, 21, 6, 6, 6],
     # First the masked-word head.
     ("bert", "concatenated"): [3, 3, 3, 3, 21, 21, 3, 21, 21, 21, 6, 6, 6],
@@ -361,7 +352,7 @@ def test_no_array_of_float64_is_made_in_a_float32_step(family, wiring, monkeypat
                 return result
 
             monkeypatch.setattr(ops, name, watched)
-    for table in (model.NORMS, model.ACTIVATIONS):
+    for table in (layer.NORMS, model.ACTIVATIONS):
         for key, pair in table.items():
             named = tuple(getattr(ops, function.__name__) for function in pair)
             monkeypatch.setitem(table, key, named)
@@ -371,8 +362,8 @@ def test_no_array_of_float64_is_made_in_a_float32_step(family, wiring, monkeypat
 
 
 NORM = {at: [f"{at}.xhat", f"{at}.rstd", at] for at in ("ln1", "ln2", "final", "embedding.norm")}
-ATTENTION = [f"attn.{part}" for part in ("key", "value", "query", "scores", "weights", "context")]
-ATTENTION += ["attn.out", "middle"]
+OF_ATTENTION = [f"attn.{x}" for x in ("key", "value", "query", "scores", "weights", "context")]
+ATTENTION = [*OF_ATTENTION, "attn.out", "middle"]
 MLP = ["mlp.up", "mlp.sigma", "mlp.active", "mlp.down", "out"]
 GATED_MLP = ["mlp.gate", "mlp.sigma", "mlp.up", "mlp.active", "mlp.product", "mlp.down", "out"]
 LAYER = {
@@ -391,11 +382,18 @@ KEPT_FOR_BACKWARD = ("xhat", "rstd", "sigma", "length")
 
 
 def expected_names(family: str, wiring: str) -> list[str]:
-    names = ["prompt.vectors"]
-    for stream in ("prompt", "text") if wiring == "shared" else ("text",):
-        names += ["text.embedding"] if stream == "text" else []
-        layers = [f"h{i}.{part}" for i in range(3) for part in LAYER[family]]
-        names += [f"{stream}.{part}" for part in (*BEFORE[family], *layers, *AFTER[family])]
+    """Row by row, prompt and text go together; attention takes one after the other."""
+    layers = [f"h{i}.{part}" for i in range(3) for part in LAYER[family]]
+    parts = [*BEFORE[family], *layers, *AFTER[family]]
+    names = ["prompt.vectors", "text.embedding"]
+    streams = ("prompt", "text") if wiring == "shared" else ("text",)
+
+    def step(part: str) -> str:
+        return part.partition(".")[0] if part.endswith(tuple(OF_ATTENTION)) else part
+
+    for _, group in groupby(parts, step):
+        at_once = list(group)
+        names += [f"{stream}.{part}" for stream in streams for part in at_once]
     names += HEAD[family]
     return [*names, "text.features", "text.logits", "text.probabilities", "text.loss"]
 

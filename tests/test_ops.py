@@ -174,10 +174,10 @@ def test_rmsnorm_divides_by_the_root_mean_square():
 
 
 def test_rotary_turns_each_pair_at_its_own_pace():
-    cos, sin = ops.rotary_turns(np.arange(7), 8, 10_000.0, np.float64)  # (T, D/2)
+    cos, sin = ops.rotary_turns(np.arange(7), 8, 10_000.0, np.float64)  # (T, D)
     angles = np.arange(7)[:, None] * np.array([1.0, 0.1, 0.01, 0.001])
-    np.testing.assert_allclose(cos, np.cos(angles), rtol=1e-13)
-    np.testing.assert_allclose(sin, np.sin(angles), rtol=1e-13)
+    np.testing.assert_allclose(cos, np.cos(np.tile(angles, 2)), rtol=1e-13)
+    np.testing.assert_allclose(sin, np.sin(np.hstack([-angles, angles])), rtol=1e-13)
     x = random(2, 3, 7, 8)
     as_complex = (x[..., :4] + 1j * x[..., 4:]) * np.exp(1j * angles)
     y = ops.rotary(x, cos, sin)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "minipt"
 # what was read before it.
 LAYERS = (
     ("errors", "files", "ops", "trace", "gradcheck", "optim", "fetch"),
-    ("base", "model", "text", "prompt", "adapter"),
+    ("base", "streams", "layer", "model", "text", "prompt", "adapter"),
     ("readout", "wiring", "generate", "verbalizer", "responses"),
     ("families", "gguf_file", "bases", "checkpoint"),
     ("tasks", "datasets", "baseline"),

@@ -9,6 +9,7 @@ from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.gradcheck import compare
 from minipt.model import forward
+from minipt.streams import Stream
 from minipt.text import batches, encode
 from minipt.trace import Untraced
 from minipt.verbalizer import embed, label_tokens, make_reading
@@ -99,7 +100,8 @@ def test_an_embedding_has_the_direction_of_the_mean_hidden_state():
     p, every = base.params, np.arange(len(ids))[None]
     x = p["token.table"][ids] + p["position.table"][: len(ids)] + p["segment.table"][0]  # (T, C)
     lengths = np.array([len(ids)])
-    hidden, _ = forward(base, x[None], Untraced(), "text", every, lengths=lengths)  # (1, T, C)
+    text = Stream("text", x[None], every, lengths=lengths)
+    hidden, _ = forward(base, [text], Untraced())  # (1, T, C)
     mean = hidden[0].mean(0)
     assert compare("embedding", embed(base, ["a good day"])[0], mean / np.linalg.norm(mean)) < 1e-6
 

@@ -22,8 +22,8 @@ import numpy as np
 from minipt import ops
 from minipt.base import Base
 from minipt.evaluate import read_task
+from minipt.layer import Past
 from minipt.learn import Arrays, Learner, Settings
-from minipt.model import Past
 from minipt.prompt import init_prompt
 from minipt.tasks import Task
 from minipt.text import Batch

@@ -10,17 +10,18 @@ prompt for all three, which are first held to agree. PEFT is used as its guide d
 stands behind the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain
 PyTorch is what one can write by hand, prompt and text concatenated, with frozen parameters, fused
 attention and the output matrix on the last row only. An epoch is one over real reviews, in front of
-a base that has a name. Memory is that of a process of its own, in which nothing else was
-imported.
+a base that has a name. Memory is that of the whole process during the first steps.
 
-They take turns in one process. Each turn begins with a pause and a warm-up, because the threads of
-the library that ran before still wait for work and would take half of the next one's time. Needs
-the `parity` extra; the memory, Linux.
+Each lives in a process of its own, as its user would run it: nothing else is imported there, and
+what minipt tells the C library does not reach its rivals. They take turns. Each turn begins with a
+pause and a warm-up, because the threads of the one before still wait for work and would take half
+of the next one's time. Needs the `parity` extra and Linux.
 """
 
 import argparse
 import json
-import subprocess
+import multiprocessing
+import signal
 import sys
 import tempfile
 import time
@@ -28,13 +29,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import minipt
-from minipt.base import Base
 from minipt.bases import base_directory
 from minipt.learn import keep_freed_memory
 from minipt.optim import Adam
@@ -43,10 +44,11 @@ from minipt.verbalizer import label_tokens
 
 T = 24
 RATE = 1e-3
-PAUSE = 0.4  # seconds until another library's threads have gone to sleep
+PAUSE = 0.4  # seconds until another process's threads have gone to sleep
 WARM_UP = 0.3  # seconds of steps until a processor that slept is at its speed
 STEPS_A_TURN = 5  # at least, and as many as fit into the same time
 AGREEMENT = 1e-4
+SPAWN = multiprocessing.get_context("spawn")  # a fork would begin with all the parent has imported
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ SHAPES = {
 EPOCH_TEXTS = 16  # a step
 
 Rows = list[np.ndarray]  # the token ids of each text
+Case = tuple[Path, np.ndarray, Rows, np.ndarray]  # a model, vectors (P, C), texts, answers (B,)
 
 
 class Ours:
@@ -105,9 +108,16 @@ class Ours:
         self.optimizer.step({"prompt": self.prompt.vectors}, {"prompt": gradient}, RATE)
         return loss, gradient
 
+    def epoch(self, rows: Rows, answers: np.ndarray, rng: np.random.Generator) -> None:
+        reading = Reading("{text}", None, None, "")
+        for _, batch in batches(rows, answers, reading, EPOCH_TEXTS, rng):
+            self.step(batch)
+
 
 class Peft:
     """Hugging Face PEFT's prompt tuning on transformers' model."""
+
+    grouped = False  # an epoch's texts by length, or in random order
 
     def __init__(self, directory: Path, vectors: np.ndarray) -> None:
         import peft
@@ -136,6 +146,19 @@ class Peft:
         loss.backward()
         self.optimizer.step()
         return loss.item(), self.vectors.grad.numpy()
+
+    def epoch(self, rows: Rows, answers: np.ndarray, rng: np.random.Generator) -> None:
+        lengths = [len(row) for row in rows]
+        order = np.argsort(lengths, kind="stable") if self.grouped else rng.permutation(len(rows))
+        for start in range(0, len(order), EPOCH_TEXTS):
+            chosen = order[start : start + EPOCH_TEXTS]
+            self.step(self.collate([rows[i] for i in chosen], answers[chosen]))
+
+
+class PeftGrouped(Peft):
+    """The same with an epoch's texts grouped by length."""
+
+    grouped = True
 
 
 class Plain:
@@ -245,6 +268,7 @@ class Plain:
 
 
 RIVALS = {"ours": Ours, "peft": Peft, "plain": Plain}
+EPOCH_RIVALS = {"ours": Ours, "peft": Peft, "peft_grouped": PeftGrouped}
 
 
 def padded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -300,46 +324,77 @@ def quieten(transformers) -> None:
     warnings.filterwarnings("ignore", module="transformers")
 
 
-def random_case(shape: Shape, length: int) -> tuple[np.ndarray, Rows, np.ndarray]:
-    """Vectors (P, C), B texts of T tokens and their answers (B,)."""
+def random_case(shape: Shape, length: int, directory: Path) -> Case:
     rng = np.random.default_rng(0)
     vectors = rng.normal(0.0, 0.1, (length, shape.channels)).astype(np.float32)
     ids = rng.integers(0, shape.vocabulary, (shape.texts, T + 1))
-    return vectors, list(ids[:, :T]), ids[:, T]
+    return directory, vectors, list(ids[:, :T]), ids[:, T]
 
 
-def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
-    """One shape and prompt length: milliseconds a step of each, and the ratios to ours."""
-    vectors, rows, answers = random_case(SHAPES[name], length)
-    rivals = {key: make(directory, vectors) for key, make in RIVALS.items()}
-    collated = {key: rival.collate(rows, answers) for key, rival in rivals.items()}
-    check_agreement({key: rival.step(collated[key]) for key, rival in rivals.items()})
-    turns = {key: lambda r=rival, b=collated[key]: r.step(b) for key, rival in rivals.items()}
-    seconds = take_turns(turns, rounds, f"{name}, P={length}")
-    memory = {key: peak_memory(key, name, length, directory) for key in RIVALS}
-    return {"shape": name, "length": length, "memory_mb": memory} | summary(seconds)
+def review_case(name: str, count: int) -> Case:
+    """Training texts of movie-reviews for a base that has a name."""
+    base, task = minipt.load_base(name), minipt.load_task("movie-reviews")
+    vectors = minipt.init_prompt(base, 20).vectors
+    room = base.config.context - len(vectors)
+    rows, _ = encode(base, task.template, task.train.texts[:count], room)
+    answers = label_tokens(base, task.label_words)[task.train.labels[:count]]
+    return base_directory(name), vectors, rows, answers
 
 
-def check_agreement(results: dict[str, tuple[float, np.ndarray]]) -> None:
-    """The same loss and the same gradient, else the times would compare different things."""
-    loss, gradient = results["ours"]
-    for name, (their_loss, their_gradient) in results.items():
-        distance = np.linalg.norm(their_gradient - gradient) / np.linalg.norm(gradient)
-        if max(abs(their_loss - loss) / loss, distance) > AGREEMENT:
-            sys.exit(f"{name} computes another step: loss {their_loss} not {loss}, {distance=:.1e}")
+class Worker:
+    """One of the rivals in a process of its own."""
+
+    def __init__(self, name: str, rival: type, case: Case, whole_epoch: bool) -> None:
+        self.name = name
+        self.pipe, far_end = SPAWN.Pipe()
+        arguments = (far_end, rival, case, whole_epoch)
+        self.process = SPAWN.Process(target=serve, args=arguments, daemon=True)
+        self.process.start()
+        far_end.close()  # only the process holds it, so that its death is noticed here
+
+    def ask(self):
+        """What `serve` sends next; ends the benchmark if the process has died."""
+        try:
+            self.pipe.send("your turn")
+            return self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            sys.exit(f"the process of {self.name} ended with code {self.process.exitcode}")
 
 
-def take_turns(
-    turns: dict[str, Callable[[], object]], rounds: int, title: str
-) -> dict[str, list[float]]:
-    """The median seconds of a step in each round, one turn after another."""
-    seconds = {key: [] for key in turns}
-    for _ in tqdm(range(rounds), title, leave=False):
-        for key, step in turns.items():
-            time.sleep(PAUSE)
-            repeat(step, 2)
-            seconds[key].append(float(np.median(repeat(step, STEPS_A_TURN))))
-    return seconds
+def serve(pipe: Connection, rival: type, case: Case, whole_epoch: bool) -> None:
+    """In the worker: send, when asked, what `first_steps` finds, then each turn's seconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # at Ctrl-C the parent ends its workers
+    directory, vectors, rows, answers = case
+    contestant = rival(directory, vectors)
+    step = partial(contestant.step, contestant.collate(rows[:EPOCH_TEXTS], answers[:EPOCH_TEXTS]))
+    pipe.recv()
+    pipe.send(first_steps(step))
+    rng = np.random.default_rng(0)
+    while pipe.recv():
+        time.sleep(PAUSE)
+        repeat(step, 2)
+        if whole_epoch:
+            pipe.send(stopwatch(partial(contestant.epoch, rows, answers, rng)))
+        else:
+            pipe.send(float(np.median(repeat(step, STEPS_A_TURN))))
+
+
+def first_steps(step: Callable[[], tuple]) -> tuple[tuple[float, np.ndarray], dict[str, float]]:
+    """The first loss and gradient; MB with the model loaded, and at most while it takes steps.
+
+    Writing 5 to clear_refs forgets the peak of loading the model. Not getrusage's ru_maxrss: it
+    cannot be set back, and begins at the size of the parent process.
+    """
+    Path("/proc/self/clear_refs").write_text("5")
+    loaded = status_mb("VmRSS")
+    results = [step() for _ in range(3)]
+    return results[0], {"loaded": loaded, "peak": status_mb("VmHWM")}
+
+
+def status_mb(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
 def repeat(work: Callable[[], object], least: int) -> list[float]:
@@ -356,6 +411,47 @@ def stopwatch(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
+    """One shape and prompt length: milliseconds a step of each, and the ratios to ours."""
+    case = random_case(SHAPES[name], length, directory)
+    memory, times = compare(RIVALS, case, rounds, f"{name}, P={length}")
+    return {"shape": name, "length": length, "memory_mb": memory} | times
+
+
+def compare_epochs(name: str, texts: int, rounds: int) -> dict:
+    """An epoch over real reviews: ours, PEFT in random order, PEFT with texts grouped by length."""
+    _, _, rows, _ = case = review_case(name, texts)
+    _, times = compare(EPOCH_RIVALS, case, rounds, f"epochs of {texts} texts", whole_epoch=True)
+    return {"base": name, "texts": texts, "tokens": sum(map(len, rows))} | times
+
+
+def compare(
+    rivals: dict[str, type], case: Case, rounds: int, title: str, whole_epoch: bool = False
+) -> tuple[dict, dict]:
+    """The memory of each and the summary of their times, taken in turns once they agree."""
+    workers = {key: Worker(key, rival, case, whole_epoch) for key, rival in rivals.items()}
+    try:
+        first = {key: worker.ask() for key, worker in workers.items()}
+        check_agreement({key: result for key, (result, _) in first.items()})
+        seconds = {key: [] for key in workers}
+        for _ in tqdm(range(rounds), title, leave=False):
+            for key, worker in workers.items():
+                seconds[key].append(worker.ask())
+    finally:
+        for worker in workers.values():
+            worker.process.terminate()
+    return {key: memory for key, (_, memory) in first.items()}, summary(seconds)
+
+
+def check_agreement(results: dict[str, tuple[float, np.ndarray]]) -> None:
+    """The same loss and the same gradient, else the times would compare different things."""
+    loss, gradient = results["ours"]
+    for name, (their_loss, their_gradient) in results.items():
+        distance = np.linalg.norm(their_gradient - gradient) / np.linalg.norm(gradient)
+        if max(abs(their_loss - loss) / loss, distance) > AGREEMENT:
+            sys.exit(f"{name} computes another step: loss {their_loss} not {loss}, {distance=:.1e}")
+
+
 def summary(seconds: dict[str, list[float]]) -> dict:
     """Medians over the rounds in ms, and their ratios to ours with the quartiles of the rounds."""
     ours = np.array(seconds["ours"])
@@ -365,76 +461,6 @@ def summary(seconds: dict[str, list[float]]) -> dict:
         ratio = np.median(seconds[key]) / np.median(ours)
         figures[f"{key}_over_ours"] = [float(ratio), float(low), float(high)]
     return figures
-
-
-def peak_memory(rival: str, name: str, length: int, directory: Path) -> dict[str, float]:
-    """MB of a fresh process: with the model loaded, and at most while it takes steps."""
-    command = [sys.executable, __file__, "--memory-of", rival, name]
-    command += ["--length", str(length), "--directory", str(directory)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def measure_memory(rival: str, name: str, length: int, directory: Path) -> dict[str, float]:
-    """In the fresh process. Writing 5 to clear_refs forgets the peak of loading the model.
-
-    Not getrusage's ru_maxrss: it cannot be set back, and begins at the size of the parent process.
-    """
-    vectors, rows, answers = random_case(SHAPES[name], length)
-    contestant = RIVALS[rival](directory, vectors)
-    batch = contestant.collate(rows, answers)
-    Path("/proc/self/clear_refs").write_text("5")
-    loaded = status_mb("VmRSS")
-    for _ in range(3):
-        contestant.step(batch)
-    return {"loaded": loaded, "peak": status_mb("VmHWM")}
-
-
-def status_mb(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
-
-
-def compare_epochs(name: str, texts: int, rounds: int) -> dict:
-    """An epoch over real reviews: ours, PEFT in random order, PEFT with texts grouped by length."""
-    base = minipt.load_base(name)
-    rows, answers = reviews(base, texts)
-    vectors = minipt.init_prompt(base, 20).vectors
-    ours, theirs = (make(base_directory(name), vectors) for make in (Ours, Peft))
-    size, rng = EPOCH_TEXTS, np.random.default_rng(0)
-    by_length = np.argsort([len(row) for row in rows], kind="stable")
-    first = {"ours": ours, "peft": theirs}
-    collated = {key: rival.collate(rows[:size], answers[:size]) for key, rival in first.items()}
-    check_agreement({key: rival.step(collated[key]) for key, rival in first.items()})
-
-    def our_epoch() -> None:
-        for _, batch in batches(rows, answers, Reading("{text}", None, None, ""), size, rng):
-            ours.step(batch)
-
-    def their_epoch(order: np.ndarray) -> None:
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            theirs.step(theirs.collate([rows[i] for i in chosen], answers[chosen]))
-
-    epochs = {
-        "ours": our_epoch,
-        "peft": lambda: their_epoch(rng.permutation(len(rows))),
-        "peft_grouped": lambda: their_epoch(by_length),
-    }
-    seconds = {key: [] for key in epochs}
-    for _ in tqdm(range(rounds), f"epochs of {texts} texts", leave=False):
-        for key, epoch in epochs.items():
-            time.sleep(PAUSE)
-            warm = "ours" if key == "ours" else "peft"
-            repeat(partial(first[warm].step, collated[warm]), 2)
-            seconds[key].append(stopwatch(epoch))
-    return {"base": name, "texts": texts, "tokens": sum(map(len, rows))} | summary(seconds)
-
-
-def reviews(base: Base, count: int) -> tuple[Rows, np.ndarray]:
-    """Training texts of movie-reviews as tokens of a base, and their answers' tokens."""
-    task = minipt.load_task("movie-reviews")
-    rows, _ = encode(base, task.template, task.train.texts[:count], base.config.context - 20)
-    return rows, label_tokens(base, task.label_words)[task.train.labels[:count]]
 
 
 def print_steps(results: list[dict]) -> None:
@@ -483,8 +509,6 @@ def parse_arguments() -> argparse.Namespace:
     epochs = "bases for an epoch, none: steps only (default: tiny)"
     parser.add_argument("--epoch", nargs="*", metavar="BASE", default=["tiny"], help=epochs)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--memory-of", choices=RIVALS, help=argparse.SUPPRESS)
-    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.shapes if name not in SHAPES]:
         parser.error(f"unknown shapes {unknown}: choose of {', '.join(SHAPES)}")
@@ -493,10 +517,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.memory_of:
-        (name,), (length,) = arguments.shapes, arguments.length
-        print(json.dumps(measure_memory(arguments.memory_of, name, length, arguments.directory)))
-        return
     steps = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.shapes or SHAPES:
