@@ -8,6 +8,7 @@ layers. The story continues in `model.py`, where the layers compute.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from minipt.base import Base, Config
 from minipt.streams import Rows, Stream
 from minipt.trace import Gradients, Trace, add_gradient
 
-Left = tuple[np.ndarray, np.ndarray]  # keys and values (Hkv, P, D) of one layer
-Past = list[Left]  # of every layer
+KeyValue = tuple[np.ndarray, np.ndarray]  # keys and values (Hkv, P, D) of one layer
+Past = list[KeyValue]  # of every layer
 Turns = tuple[np.ndarray, np.ndarray]  # cosines and sines (N, H, D) of rotary positions
 
 NORMS = {
@@ -46,16 +47,20 @@ class Pass:
         self.every = Rows(streams)
         self.read = Rows(streams, [stream.read for stream in streams])
         self.wanted = _wanted(streams, self.every)
-        self.masks = {stream.name: _mask(config, stream) for stream in streams}
         self.turns = _turns(config, streams, past[0][0].shape[1])
         self.outside = Layer(self, "", self.every, self.every, past[0])
         self.layers = []
         for i in range(config.layers):
             first, last = i == 0, i == config.layers - 1
             asking = self.read if last else self.every
-            # The rows that are read lie anywhere, so that the last layer goes back to all rows.
+            # The rows that are read out lie anywhere, so that the last layer goes back to all rows.
             needed = self.wanted if first and not last else self.every
             self.layers.append(Layer(self, f"h{i}.", asking, needed, past[i]))
+
+    @cached_property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Of each stream, by its name. (T, T), or (B, 1, 1, T)"""
+        return {stream.name: _mask(self.base.config, stream) for stream in self.streams}
 
 
 class Layer:
@@ -65,11 +70,12 @@ class Layer:
     back, and a reader of the trace finds each stream's part of it, as `text.h3.mlp.up`. What is
     saved or noted is also returned, to be written where it is made.
 
-    asking: the rows that go on, having read others. needed: those whose gradient is needed.
+    asking: the rows that ask and so go on. needed: those of which this layer has to give a
+    gradient, in layer 0 those that the streams want. every: all rows.
     past: the layer's keys and values that the first stream reads.
     """
 
-    def __init__(self, way: Pass, at: str, asking: Rows, needed: Rows, past: Left) -> None:
+    def __init__(self, way: Pass, at: str, asking: Rows, needed: Rows, past: KeyValue) -> None:
         self.way, self.at, self.asking, self.needed, self.past = way, at, asking, needed, past
         self.config, self.params, self.trace = way.base.config, way.base.params, way.trace
         self.streams, self.every, self.gradients = way.streams, way.every, way.gradients
@@ -125,7 +131,7 @@ class Layer:
         return y
 
     def norm_dx(self, name: str, dy: np.ndarray, rows: Rows) -> np.ndarray:
-        """dy (N, C) of all the rows that the norm saw, or of some of them, these -> dx (N, C)"""
+        """dy (N, C) of these rows -> same; the norm saw just them, or all of which they are some"""
         name = self.at + name
         xhat, rstd = (self.trace.take(f"{name}.{part}") for part in ("xhat", "rstd"))
         if len(dy) < len(xhat):
@@ -144,7 +150,7 @@ class Layer:
         return [ops.split_heads(part, H) for part in rows.split(matrix)]
 
     def turn(self, matrix: np.ndarray, rows: Rows) -> np.ndarray:
-        """Queries or keys (N, H·D), by how far in front their rows stand -> same"""
+        """Queries or keys (N, H·D), by how many rows stand before theirs -> same"""
         return self._turned(ops.rotary, matrix, rows)
 
     def turn_back(self, dmatrix: np.ndarray, rows: Rows) -> np.ndarray:
@@ -159,12 +165,12 @@ class Layer:
         return how(matrix.reshape(N, E // D, D), cos, sin).reshape(N, E)
 
     def mask(self, stream: Stream) -> np.ndarray:
-        """Of the rows that ask: (T, T) or (B, 1, 1, T), in the last layer (B, 1, R, T)"""
+        """(T, T), in a causal base's last layer (B, 1, R, T); of one not causal (B, 1, 1, T)"""
         mask = self.way.masks[stream.name]
         all_ask = self.asking is self.every or not self.config.causal
         return mask if all_ask else mask[stream.read][:, None]
 
-    def left_by(self, stream: Stream) -> Left:
+    def left_by(self, stream: Stream) -> KeyValue:
         """What a stream of one text left to the next, while its own backward has not taken it."""
         names = (f"{stream.name}.{self.at}attn.{part}" for part in ("key", "value"))
         return tuple(self.trace.kept[name][0] for name in names)
@@ -216,9 +222,10 @@ def _turns(config: Config, streams: Sequence[Stream], start: int) -> Turns | Non
     for stream in streams:
         B, T, _ = stream.x.shape
         positions.append(np.tile(np.arange(start, start + T), B))
-        start = T
+        start += T
     D = config.channels // config.heads
     turns = ops.rotary_turns(
         np.concatenate(positions), D, config.rotary_base, streams[0].x.dtype
     )  # (N, D) twice
+    # A copy for each head: NumPy is faster on rows of the same shape than when it repeats one.
     return tuple(np.repeat(turn[:, None], config.heads, axis=1) for turn in turns)

@@ -18,7 +18,7 @@ which puts these functions together into a training step.
 
 Shapes, here and everywhere: B texts, P prompt vectors, T tokens, C channels, H heads, of which Hkv
 have keys and values, D = C / H, V vocabulary, L layers, F channels inside the MLP (4C in GPT-2);
-R rows of a text that are read out, and so ask; N any number of rows.
+R rows of a text that ask, in the last layer those that are read out; N any number of rows.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ import numpy as np
 
 from minipt import ops
 from minipt.base import Base
-from minipt.layer import Layer, Left, Pass, Past
+from minipt.layer import KeyValue, Layer, Pass, Past
 from minipt.streams import Stream, join
 from minipt.trace import Gradients, Trace, add_gradient
 
@@ -76,10 +76,11 @@ def embed_vectors(base: Base, vectors: np.ndarray) -> np.ndarray:
 def forward(
     base: Base, streams: Sequence[Stream], trace: Trace, past: Past | None = None
 ) -> tuple[np.ndarray, Past]:
-    """All blocks and the outer norm. The last block computes only the rows that are read.
+    """All blocks and the outer norm. Of the last one's rows only those that are read out ask.
 
-    Each stream reads the keys and values that the one before it left, the first one those of
-    `past`; a stream that another reads has one text. Only the last is read out: of others, R = 0.
+    Each stream, of a name of its own, attends to the keys and values that the one before it left,
+    the first to those of `past`; a stream that another attends to has one text. Only the last
+    stream is read out: of the others, R = 0.
 
     -> hidden (B, R, C), and the keys and values (Hkv, T, D) that the first text of the last stream
     leaves in each layer
@@ -112,10 +113,10 @@ def backward(
     names are the keys of `gradients`, which is filled, and of each text all T rows are wanted.
 
     dhidden (B, R, C) of the last stream; streams and past as `forward` had them
-    -> dx of the wanted rows of each stream, and the gradients of past's arrays
+    -> dx (B, N, C) of the wanted rows of each stream, and the gradients of past's arrays
     """
     way, norm_first = Pass(base, streams, trace, past, gradients), base.config.norm_first
-    dx = join([dhidden])  # (N, C)
+    dx = dhidden.reshape(-1, dhidden.shape[-1])  # (N, C): of other streams no rows are read out
     if norm_first:
         dx = way.outside.norm_dx("final", dx, way.read)
     dpast = []
@@ -123,19 +124,19 @@ def backward(
         dx = _mlp_dx(layer, dx)
         dx, dleft = _attention_dx(layer, dx)  # (N, C), in layer 0 of the rows that are wanted
         dpast.append(dleft)
-    if way.layers[0].needed is way.every:  # as in a base of one layer, which goes back to all rows
+    if len(way.layers) == 1:  # the last layer goes back to all rows
         dx = way.wanted.of(dx)
     if not norm_first:
         dx = way.outside.norm_dx("embedding.norm", dx, way.wanted)
     return way.wanted.split(dx), dpast[::-1]
 
 
-def _attention(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, Left]:
+def _attention(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, KeyValue]:
     """x + out(attention(norm(x))): all rows offer keys and values, the rows that go on ask.
 
     Without norm_first it is norm(x + out(attention(x))).
 
-    x (N, C) -> middle (N, C) of the rows that go on, and what the last stream leaves
+    x (N, C) -> (N, C) of the rows that go on, and what the last stream leaves
     """
     every, asking, norm_first = layer.every, layer.asking, layer.config.norm_first
     normed = layer.norm("ln1", x, every) if norm_first else x  # (N, C)
@@ -160,7 +161,7 @@ def _attend(
     query: np.ndarray,
     key: np.ndarray,
     value: np.ndarray,
-    past: Left,
+    past: KeyValue,
 ) -> np.ndarray:
     """What the asking rows of one stream read: of the past all, of their own text by the mask.
 
@@ -177,14 +178,14 @@ def _attend(
     return ops.merge_heads(context)
 
 
-def _attention_dx(layer: Layer, dmiddle: np.ndarray) -> tuple[np.ndarray, Left]:
+def _attention_dx(layer: Layer, dmiddle: np.ndarray) -> tuple[np.ndarray, KeyValue]:
     """`_attention` from its last line to its first.
 
     A stream's gradients of what it read in the past are what the stream before it has to add to
     those of its keys and values; so the last stream is the first to go back.
 
-    dmiddle (N, C) of the rows that went on -> dx (N, C) of the rows that are needed, and the
-    gradients (Hkv, P, D) of the first stream's past
+    dmiddle (N, C): the gradient of what `_attention` returned -> dx (N, C) of the rows that are
+    needed, and the gradients (Hkv, P, D) of the first stream's past
     """
     norm_first, needed = layer.config.norm_first, layer.needed
     if not norm_first:
@@ -197,9 +198,11 @@ def _attention_dx(layer: Layer, dmiddle: np.ndarray) -> tuple[np.ndarray, Left]:
     for stream, past, dcontext in reversed([*zip(layer.streams, pasts, dcontexts, strict=True)]):
         dparts, dpast = _attend_dx(layer, stream, dcontext, past, dpast)
         of_streams.insert(0, dparts)
-    dx = _projections_dx(layer, *(join(parts) for parts in zip(*of_streams, strict=True)))  # (N, C)
+    dqueries, dkeys, dvalues = (join(parts) for parts in zip(*of_streams, strict=True))
+    dx = _projections_dx(layer, dqueries, dkeys, dvalues)  # (N, C)
     if norm_first:
         dx = layer.norm_dx("ln1", dx, needed)
+    # Either all rows ask or all are needed: where one of the two selects, the other takes all.
     layer.asking.add(dx, needed.of(dmiddle))
     return dx, dpast
 
@@ -208,14 +211,14 @@ def _attend_dx(
     layer: Layer,
     stream: Stream,
     dcontext: np.ndarray,
-    past: Left,
-    dpresent: Left | None,
-) -> tuple[list[np.ndarray], Left]:
+    past: KeyValue,
+    dpresent: KeyValue | None,
+) -> tuple[list[np.ndarray], KeyValue]:
     """`_attend` from its last line to its first, for the rows of the stream that are needed.
 
     dcontext (B, H, R, D), past (Hkv, P, D) twice, dpresent (Hkv, T, D) twice: what the next stream,
     which read these keys and values as its past, adds
-    -> dquery (B, R, C), dkey and dvalue (B, N, Hkv·D), and dpast (Hkv, P, D) twice
+    -> dquery (B, min(N, R), C), dkey and dvalue (B, N, Hkv·D), and dpast (Hkv, P, D) twice
     """
     trace, at = layer.trace, f"{stream.name}.{layer.at}attn"
     parts = (trace.take(f"{at}.{part}") for part in ("query", "key", "value", "weights"))

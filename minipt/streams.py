@@ -1,10 +1,10 @@
 """Whose rows are which: one matrix with the rows of all texts, and the way back to single texts.
 
-In: streams of texts, each (B, T, C). Out: `Rows`, which lays their rows under one another as a
-matrix (N, C), takes such a matrix apart again, and knows some of the rows from the others. All but
-attention is done row by row, and a row does not know which text it belongs to; so a prompt that
-stands once in front of B texts goes through the same matrix products as they do, P + B·T rows at
-once. The story continues in `layer.py`.
+In: streams of texts, each (B, T, C). Out: `join`, which lays their rows under one another as a
+matrix (N, C), and `Rows`, which takes it apart again and picks some of its rows. All but attention
+is done row by row, and a row does not know which text it belongs to; so a prompt that stands once
+in front of B texts goes through the same matrix products as they do, P + B·T rows at once. The
+story continues in `layer.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ class Rows:
     ) -> None:
         self.names = [stream.name for stream in streams]
         self.shapes = [stream.x.shape[:2] for stream in streams]  # (B, T)
-        self.index = None  # (N,), into all rows
+        self.index = slice(None)  # into all rows, or (N,)
         if places:
             starts = accumulate((B * T for B, T in self.shapes), initial=0)
             of_streams = zip(starts, self.shapes, places, strict=False)
@@ -54,14 +54,11 @@ class Rows:
 
     def of(self, matrix: np.ndarray) -> np.ndarray:
         """These out of all rows."""
-        return matrix if self.index is None else matrix[self.index]
+        return matrix[self.index]
 
     def add(self, dmatrix: np.ndarray, drows: np.ndarray) -> None:
         """The backward of `of`, added in place."""
-        if self.index is None:
-            dmatrix += drows
-        else:
-            dmatrix[self.index] += drows
+        dmatrix[self.index] += drows
 
     def split(self, matrix: np.ndarray) -> list[np.ndarray]:
         """Each stream's part of a matrix (N, E) as a view (B, n, E)."""

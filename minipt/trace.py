@@ -2,8 +2,8 @@
 
 In: arrays under dotted names, written by the model as it computes, such as
 `text.h3.attn.weights`: the stream, the layer, the part. Out: the same arrays, for the backward
-pass and for whoever wants to look. The trace *is* the backward's memory, so what one sees in it is
-what the machine used. The story continues in `base.py`; `layer.py` writes and reads the trace.
+pass and for whoever wants to look. The trace *is* the backward's memory: what one sees in it are
+views of what the machine uses. `layer.py` writes and reads it; the story continues in `base.py`.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 import numpy as np
 
 WITHOUT_GRADIENT = (
-    "not all of its rows depend on the prompt, or none do, or it is an op's helper, such as rstd, "
+    "it was needed for none of its rows, or only for some, or it is an op's helper, such as rstd, "
     "which the op's backward differentiates through in one formula"
 )
 

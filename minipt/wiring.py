@@ -82,8 +82,8 @@ def shared(
     prompt = Stream("prompt", embed_vectors(base, vectors)[None], READ_NOTHING, wanted=P)
     text = _text(base, batch, start=P)
     trace.note("text.embedding", text.x)
-    loss, (dprompt, _), _ = _step(base, [prompt, text], batch, trace, None, gradients)
-    trace.note_grad("prompt.vectors", dprompt[0])  # (1, P, C)
+    loss, (dprompt, _), _ = _step(base, [prompt, text], batch, trace, None, gradients)  # (1, P, C)
+    trace.note_grad("prompt.vectors", dprompt[0])
     return loss, dprompt[0].copy()
 
 
@@ -112,8 +112,9 @@ def text_step(
 ) -> tuple[float, Past]:
     """The texts alone, behind a past: their loss, and what it asks of the past's keys and values.
 
-    past: as a prompt leaves it, or itself what is trained. gradients: what else is trained, by the
-    names of the base's parameters; the trace then keeps the inputs of linear maps (`InputCache`).
+    trace: an empty one. past: as a prompt leaves it, or itself what is trained. gradients: what
+    else is trained, by the names of the base's parameters; the trace then keeps the inputs of
+    linear maps (`InputCache`).
     """
     start = _length(past)
     trained = gradients and gradients.keys() & base.params.keys()
