@@ -15,9 +15,8 @@ of the whole process during the first steps.
 
 Each lives in a process of its own, as its user would run it: beside this program's own imports
 nothing else is there, and what minipt tells the C library does not reach its rivals. They take
-turns. Each turn begins with a
-pause and a warm-up, because the threads of the one before still wait for work and would take half
-of the next one's time. Needs the `parity` extra and Linux.
+turns. Each turn begins with a pause and a warm-up, because the threads of the one before still wait
+for work and would take half of the next one's time. Needs the `parity` extra and Linux.
 """
 
 import argparse
