@@ -47,7 +47,7 @@ class Pass:
         self.every = Rows(streams)
         self.read = Rows(streams, [stream.read for stream in streams])
         self.wanted = _wanted(streams, self.every)
-        self.turns = _turns(config, streams, past[0][0].shape[1])
+        self.turns = _turns(config, self.every, streams, past[0][0].shape[1])
         self.outside = Layer(self, "", self.every, self.every, past[0])
         self.layers = []
         for i in range(config.layers):
@@ -185,7 +185,7 @@ def empty_past(config: Config, dtype: np.dtype) -> Past:
 def causal_mask(T: int, dtype: np.dtype) -> np.ndarray:
     """0 where row t may read column s, s <= t, else -inf. (T, T)
 
-    It hides the padding of a right-padded text too: no real row stands behind it.
+    It hides the padding behind a shorter text too: no real row stands behind that.
     """
     return np.triu(np.full((T, T), -np.inf, dtype), k=1)
 
@@ -201,17 +201,16 @@ def padding_mask(lengths: np.ndarray, T: int, dtype: np.dtype) -> np.ndarray:
 def _mask(config: Config, stream: Stream) -> np.ndarray:
     """(T, T), or (B, 1, 1, T)"""
     T, dtype = stream.x.shape[1], stream.x.dtype
-    return causal_mask(T, dtype) if config.causal else padding_mask(stream.lengths, T, dtype)
+    return causal_mask(T, dtype) if config.causal else padding_mask(stream.real, T, dtype)
 
 
 def _wanted(streams: Sequence[Stream], every: Rows) -> Rows:
     if all(stream.wanted == stream.x.shape[1] for stream in streams):
         return every
-    shapes = [(len(stream.x), stream.wanted) for stream in streams]  # (B, N)
-    return Rows(streams, [np.broadcast_to(np.arange(N), (B, N)) for B, N in shapes])
+    return Rows(streams, [stream.all_rows[:, : stream.wanted] for stream in streams])
 
 
-def _turns(config: Config, streams: Sequence[Stream], start: int) -> Turns | None:
+def _turns(config: Config, every: Rows, streams: Sequence[Stream], start: int) -> Turns | None:
     """By what rotary positions turn each row's queries and keys; None: positions are learned.
 
     start: how many rows stand before the first stream.
@@ -220,12 +219,13 @@ def _turns(config: Config, streams: Sequence[Stream], start: int) -> Turns | Non
         return None
     positions = []
     for stream in streams:
-        B, T, _ = stream.x.shape
-        positions.append(np.tile(np.arange(start, start + T), B))
-        start += T
-    D = config.channels // config.heads
+        positions.append(start + stream.all_rows[:, :, None])  # (B, T, 1)
+        start += stream.x.shape[1]
     turns = ops.rotary_turns(
-        np.concatenate(positions), D, config.rotary_base, streams[0].x.dtype
+        every.join(positions)[:, 0],
+        config.channels // config.heads,
+        config.rotary_base,
+        streams[0].x.dtype,
     )  # (N, D) twice
     # A copy for each head: NumPy is faster on rows of the same shape than when it repeats one.
     return tuple(np.repeat(turn[:, None], config.heads, axis=1) for turn in turns)

@@ -11,8 +11,8 @@ computes, so all that stood in front of a text reaches it through the keys and v
 in each layer. They are its `past`; what it leaves itself is its `present`. And all but attention
 is done row by row: a row does not know which text it belongs to. So the rows of all texts, and
 those of a prompt that stands in front of them, go through norms, linear maps and MLPs as one matrix
-(N, C), one under the other; only attention takes it apart into `Stream`s of texts, each of which
-reads what the one before it left. The story continues in `readout.py`, which turns hidden states
+(N, C), one under the other, without padding; only attention takes it apart into `Stream`s of texts,
+each of which reads what the one before it left. The story continues in `readout.py`, which turns hidden states
 into an answer, in `prompt.py`, which makes the vectors that stand in front, and in `wiring.py`,
 which puts these functions together into a training step.
 
@@ -28,7 +28,7 @@ import numpy as np
 from minipt import ops
 from minipt.base import Base
 from minipt.layer import KeyValue, Layer, Pass, Past
-from minipt.streams import Stream, join
+from minipt.streams import Stream
 from minipt.trace import Gradients, Trace, add_gradient
 
 ACTIVATIONS = {
@@ -86,7 +86,7 @@ def forward(
     leaves in each layer
     """
     way, norm_first = Pass(base, streams, trace, past), base.config.norm_first
-    x = join([stream.x for stream in streams])  # (N, C)
+    x = way.every.join([stream.x for stream in streams])  # (N, C)
     if not norm_first:
         x = way.outside.norm("embedding.norm", x, way.every)
     present = []
@@ -116,7 +116,8 @@ def backward(
     -> dx (B, N, C) of the wanted rows of each stream, and the gradients of past's arrays
     """
     way, norm_first = Pass(base, streams, trace, past, gradients), base.config.norm_first
-    dx = dhidden.reshape(-1, dhidden.shape[-1])  # (N, C): of other streams no rows are read out
+    nothing = [dhidden[:1, :0]] * (len(streams) - 1)  # of other streams no rows are read out
+    dx = way.read.join([*nothing, dhidden])  # (N, C)
     if norm_first:
         dx = way.outside.norm_dx("final", dx, way.read)
     dpast = []
@@ -150,7 +151,7 @@ def _attention(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, KeyValue]:
     for stream, query, key, value in zip(layer.streams, *parts, strict=True):
         contexts.append(_attend(layer, stream, query, key, value, past))
         past = (key[0], value[0])  # (Hkv, T, D)
-    out = layer.note("attn.out", layer.linear("attn.out", join(contexts)))  # (N, C)
+    out = layer.note("attn.out", layer.linear("attn.out", asking.join(contexts)))  # (N, C)
     middle = layer.note("middle", asking.of(x) + out)
     return middle if norm_first else layer.norm("ln1", middle, asking), past
 
@@ -198,8 +199,7 @@ def _attention_dx(layer: Layer, dmiddle: np.ndarray) -> tuple[np.ndarray, KeyVal
     for stream, past, dcontext in reversed([*zip(layer.streams, pasts, dcontexts, strict=True)]):
         dparts, dpast = _attend_dx(layer, stream, dcontext, past, dpast)
         of_streams.insert(0, dparts)
-    dqueries, dkeys, dvalues = (join(parts) for parts in zip(*of_streams, strict=True))
-    dx = _projections_dx(layer, dqueries, dkeys, dvalues)  # (N, C)
+    dx = _projections_dx(layer, *zip(*of_streams, strict=True))  # (N, C)
     if norm_first:
         dx = layer.norm_dx("ln1", dx, needed)
     # Either all rows ask or all are needed: where one of the two selects, the other takes all.
@@ -240,19 +240,22 @@ def _attend_dx(
 
 
 def _projections_dx(
-    layer: Layer, dqueries: np.ndarray, dkeys: np.ndarray, dvalues: np.ndarray
+    layer: Layer,
+    dquery: Sequence[np.ndarray],
+    dkey: Sequence[np.ndarray],
+    dvalue: Sequence[np.ndarray],
 ) -> np.ndarray:
     """Back to the rows that query, key and value were made from.
 
-    dqueries (N, C), in the last layer of the rows that are read; dkeys and dvalues (N, Hkv·D) of
-    the rows that are needed -> dx (N, C) of these
+    Of each stream dquery (B, n, C), in the last layer of the rows that are read, and dkey and
+    dvalue (B, N, Hkv·D) of the rows that are needed -> dx (N, C) of these
     """
     needed = layer.needed
     asked = layer.asking if needed is layer.every else needed  # the rows that the queries are of
-    dx = layer.linear_dx("attn.key", layer.turn_back(dkeys, needed))
-    dx += layer.linear_dx("attn.value", dvalues)
-    dqueries = layer.turn_back(dqueries * layer.channels_a_head**-0.5, asked)
-    layer.asking.add(dx, layer.linear_dx("attn.query", dqueries))
+    dx = layer.linear_dx("attn.key", layer.turn_back(needed.join(dkey), needed))
+    dx += layer.linear_dx("attn.value", needed.join(dvalue))
+    dqueries = asked.join(dquery) * layer.channels_a_head**-0.5  # (N, C)
+    layer.asking.add(dx, layer.linear_dx("attn.query", layer.turn_back(dqueries, asked)))
     return dx
 
 

@@ -6,7 +6,7 @@ sees each matrix product it takes part in.
 
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -119,10 +119,10 @@ def case(family: str, sizes: tuple, counted: bool = False) -> tuple[Base, Step, 
     if counted:
         params = {name: array.view(Counting) for name, array in base.params.items()}
         base = Base(base.name, base.config, params, None)
-    batch = random_batch(base, B, T, choices=K)
+    batch = replace(random_batch(base, B, T, choices=K), lengths=[T] * B)
     if R > 1:  # answers of several tokens, out of the whole vocabulary
         targets = np.random.default_rng(0).integers(0, base.config.vocabulary, (B, R))
-        batch = Batch(batch.ids, [T] * B, targets)
+        batch = Batch(batch.ids, batch.lengths, targets)
     return base, Step(P, B, T, R, len(base.params["token.table"]) if R > 1 else K), batch
 
 

@@ -108,6 +108,21 @@ def test_padding_ids_change_no_bit(sizes, wiring):
 
 
 @every_step
+def test_padding_goes_through_attention_only(family, wiring):
+    """A norm, a map or an MLP has no row for it, and the trace shows zeros in its place."""
+    base, prompt, batch = make(FAMILIES[family], {"texts": 4, "tokens": 7}, 3)
+    trace = Trace()
+    loss_and_gradient(base, prompt, batch, trace, wiring)
+    before = 3 if wiring == "concatenated" else 0  # the prompt's rows
+    real = np.arange(before + 7) < before + batch.lengths[:, None]  # (B, T)
+    assert not real.all()
+    for name in ("ln1", "middle", "mlp.down", "out"):
+        shown = trace[f"text.h0.{name}"]
+        assert shown[real].any(-1).all() and not shown[~real].any(), name
+        assert not trace.grad(f"text.h1.{name}")[~real].any(), name
+
+
+@every_step
 def test_every_real_token_counts(family, wiring):
     base, prompt, batch = make(FAMILIES[family], {"texts": 2, "tokens": 4}, 2)
     loss, _ = loss_and_gradient(base, prompt, batch, wiring=wiring)
@@ -245,7 +260,7 @@ def test_every_setting_that_no_parameter_shows_changes_the_answer(family, field,
     assert abs(loss_and_gradient(other, prompt, batch)[0] - loss) > 1e-6
 
 
-# The three exact savings.
+# The exact savings.
 
 
 def test_the_last_layer_computes_only_the_rows_that_are_read():
@@ -271,19 +286,19 @@ def test_the_shared_prompt_is_a_batch_of_one():
     assert {len(array) for array in prompts} == {1}
 
 
-# The rows of each `linear_dx` of a step, in order, where B = 3, T = 5, P = 2, in two layers: down,
-# up, out, key, value, query. Layer 0 stops at the rows that hold the prompt: 6 in the concatenated
-# wiring, 2 in the shared one.
+# The rows of each `linear_dx` of a step, in order, where three texts of 5, 4 and 3 tokens stand
+# behind P = 2, in two layers: down, up, out, key, value, query. Padding is no row. Layer 0 stops at
+# the rows that hold the prompt: 6 in the concatenated wiring, 2 in the shared one.
 ROWS = {
-    ("gpt2", "shared"): [3, 3, 3, 17, 17, 3, 17, 17, 17, 2, 2, 2],
-    ("gpt2", "concatenated"): [3, 3, 3, 21, 21, 3, 21, 21, 21, 6, 6, 6],
+    ("gpt2", "shared"): [3, 3, 3, 14, 14, 3, 14, 14, 14, 2, 2, 2],
+    ("gpt2", "concatenated"): [3, 3, 3, 18, 18, 3, 18, 18, 18, 6, 6, 6],
     # With a gate: down, gate, up, out, key, value, query.
-    ("llama", "shared"): [3, 3, 3, 3, 17, 17, 3, 17, 17, 17, 17, 2, 2, 2],
-    ("llama", "concatenated"): [3, 3, 3, 3, 21, 21, 3, 21, 21, 21, 21, 6, 6, 6],
+    ("llama", "shared"): [3, 3, 3, 3, 14, 14, 3, 14, 14, 14, 14, 2, 2, 2],
+    ("llama", "concatenated"): [3, 3, 3, 3, 18, 18, 3, 18, 18, 18, 18, 6, 6, 6],
     # First the masked-word head.
-    ("bert", "concatenated"): [3, 3, 3, 3, 21, 21, 3, 21, 21, 21, 6, 6, 6],
+    ("bert", "concatenated"): [3, 3, 3, 3, 18, 18, 3, 18, 18, 18, 6, 6, 6],
     # The mean reads every row of the texts, and none of the prompt's.
-    ("encoder", "concatenated"): [15, 15, 15, 21, 21, 15, 21, 21, 21, 6, 6, 6],
+    ("encoder", "concatenated"): [12, 12, 12, 18, 18, 12, 18, 18, 18, 6, 6, 6],
 }
 
 
@@ -294,6 +309,7 @@ def test_the_backward_computes_no_row_that_nobody_needs(family, wiring, monkeypa
         ops, "linear_dx", lambda dy, w: rows.append(dy.size // dy.shape[-1]) or original(dy, w)
     )
     step = make(FAMILIES[family] | {"layers": 2}, {"texts": 3, "tokens": 5}, 2)
+    assert list(step[2].lengths) == [5, 4, 3]
     loss_and_gradient(*step, wiring=wiring)
     assert rows == ROWS[family, wiring]
 

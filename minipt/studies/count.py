@@ -1,7 +1,8 @@
 """What a training step costs, counted from the shapes alone: operations, and numbers in memory.
 
 In: a `Config`, a way to learn and the sizes of a step. Out: a `Cost`. Nothing is computed here; the
-tests hold every number to a real step, product by product and array by array.
+tests hold every number to a real step, product by product and array by array. (Its texts are of one
+length T: of shorter ones, padding takes part in attention only.)
 
 A product (m, k) @ (k, n) is m n sums of k products: 2 m k n operations. So a linear map of N rows
 from I to J channels takes, three times the same,

@@ -10,8 +10,10 @@ prompt for all three, which are first held to agree. PEFT is used as its guide d
 stands behind the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain
 PyTorch is what one can write by hand, prompt and text concatenated, with frozen parameters, fused
 attention and the output matrix on the last row only. An epoch is one over a sample of
-real reviews that has the lengths of all of them, in front of a base that has a name. Memory is that
-of the whole process during the first steps.
+real reviews that has the lengths of all of them, in front of a base that has a name, in the same
+batches for both: random ones, padded to the longest, as PEFT's usual collator makes them, and such
+of neighbouring length, as minipt's `tune` makes them. Memory is that of the whole process during
+the first steps.
 
 Each lives in a process of its own, as its user would run it: beside this program's own imports
 nothing else is there, and what minipt tells the C library does not reach its rivals. They take
@@ -40,7 +42,7 @@ import minipt
 from minipt.bases import base_directory
 from minipt.learn import keep_freed_memory
 from minipt.optim import Adam
-from minipt.text import Reading, batches, encode
+from minipt.text import encode
 from minipt.verbalizer import label_tokens
 
 T = 24
@@ -109,16 +111,9 @@ class Ours:
         self.optimizer.step({"prompt": self.prompt.vectors}, {"prompt": gradient}, RATE)
         return loss, gradient
 
-    def epoch(self, rows: Rows, answers: np.ndarray, rng: np.random.Generator) -> None:
-        reading = Reading("{text}", None, None, "")
-        for _, batch in batches(rows, answers, reading, EPOCH_TEXTS, rng):
-            self.step(batch)
-
 
 class Peft:
     """Hugging Face PEFT's prompt tuning on transformers' model."""
-
-    grouped = False  # an epoch's texts by length, or in random order
 
     def __init__(self, directory: Path, vectors: np.ndarray) -> None:
         import peft
@@ -147,19 +142,6 @@ class Peft:
         loss.backward()
         self.optimizer.step()
         return loss.item(), self.vectors.grad.numpy()
-
-    def epoch(self, rows: Rows, answers: np.ndarray, rng: np.random.Generator) -> None:
-        lengths = [len(row) for row in rows]
-        order = np.argsort(lengths, kind="stable") if self.grouped else rng.permutation(len(rows))
-        for start in range(0, len(order), EPOCH_TEXTS):
-            chosen = order[start : start + EPOCH_TEXTS]
-            self.step(self.collate([rows[i] for i in chosen], answers[chosen]))
-
-
-class PeftGrouped(Peft):
-    """The same with an epoch's texts grouped by length."""
-
-    grouped = True
 
 
 class Plain:
@@ -269,7 +251,6 @@ class Plain:
 
 
 RIVALS = {"ours": Ours, "peft": Peft, "plain": Plain}
-EPOCH_RIVALS = {"ours": Ours, "peft": Peft, "peft_grouped": PeftGrouped}
 
 
 def padded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -349,10 +330,10 @@ def review_case(name: str, count: int) -> Case:
 class Worker:
     """One of the rivals in a process of its own."""
 
-    def __init__(self, name: str, rival: type, case: Case, whole_epoch: bool) -> None:
+    def __init__(self, name: str, case: Case, batches: str | None) -> None:
         self.name = name
         self.pipe, far_end = SPAWN.Pipe()
-        arguments = (far_end, rival, case, whole_epoch)
+        arguments = (far_end, RIVALS[name], case, batches)
         self.process = SPAWN.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
         far_end.close()  # only the process holds it, so that its death is noticed here
@@ -367,8 +348,11 @@ class Worker:
             sys.exit(f"the process of {self.name} ended with code {self.process.exitcode}")
 
 
-def serve(pipe: Connection, rival: type, case: Case, whole_epoch: bool) -> None:
-    """In the worker: send, when asked, what `first_steps` finds, then each turn's seconds."""
+def serve(pipe: Connection, rival: type, case: Case, batches: str | None) -> None:
+    """In the worker: send, when asked, what `first_steps` finds, then each turn's seconds.
+
+    batches: "random" or "grouped", for a turn that is an epoch; None: it is some steps.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at Ctrl-C the parent ends its workers
     directory, vectors, rows, answers = case
     contestant = rival(directory, vectors)
@@ -379,10 +363,24 @@ def serve(pipe: Connection, rival: type, case: Case, whole_epoch: bool) -> None:
     while pipe.recv():
         time.sleep(PAUSE)
         repeat(step, 2)
-        if whole_epoch:
-            pipe.send(stopwatch(partial(contestant.epoch, rows, answers, rng)))
+        if batches:
+            order = epoch_order(rows, batches, rng)
+            pipe.send(stopwatch(partial(epoch, contestant, rows, answers, order)))
         else:
             pipe.send(float(np.median(repeat(step, STEPS_A_TURN))))
+
+
+def epoch_order(rows: Rows, batches: str, rng: np.random.Generator) -> np.ndarray:
+    """All texts' indices, by length or as the rng draws them: the same for all contestants."""
+    if batches == "grouped":
+        return np.argsort([len(row) for row in rows], kind="stable")
+    return rng.permutation(len(rows))
+
+
+def epoch(contestant, rows: Rows, answers: np.ndarray, order: np.ndarray) -> None:
+    for start in range(0, len(order), EPOCH_TEXTS):
+        chosen = order[start : start + EPOCH_TEXTS]
+        contestant.step(contestant.collate([rows[i] for i in chosen], answers[chosen]))
 
 
 def first_steps(step: Callable[[], tuple]) -> tuple[tuple[float, np.ndarray], dict[str, float]]:
@@ -419,22 +417,40 @@ def stopwatch(work: Callable[[], object]) -> float:
 def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
     """One shape and prompt length: milliseconds a step of each, and the ratios to ours."""
     case = random_case(SHAPES[name], length, directory)
-    memory, times = compare(RIVALS, case, rounds, f"{name}, P={length}")
-    return {"shape": name, "length": length, "memory_mb": memory} | times
+    workers = {key: Worker(key, case, None) for key in RIVALS}
+    memory, seconds = compare(workers, rounds, f"{name}, P={length}")
+    return {
+        "shape": name,
+        "length": length,
+        "memory_mb": memory,
+        "ms": milliseconds(seconds),
+        "peft_over_ours": ratio(seconds["peft"], seconds["ours"]),
+        "plain_over_ours": ratio(seconds["plain"], seconds["ours"]),
+    }
 
 
 def compare_epochs(name: str, texts: int, rounds: int) -> dict:
-    """An epoch over real reviews: ours, PEFT in random order, PEFT with texts grouped by length."""
+    """An epoch over real reviews: ours and PEFT, in random batches and in grouped ones."""
     _, _, rows, _ = case = review_case(name, texts)
-    _, times = compare(EPOCH_RIVALS, case, rounds, f"epochs of {texts} texts", whole_epoch=True)
-    return {"base": name, "texts": texts, "tokens": sum(map(len, rows))} | times
+    workers = {
+        f"{key}_{batches}": Worker(key, case, batches)
+        for batches in ("random", "grouped")
+        for key in ("ours", "peft")
+    }
+    _, seconds = compare(workers, rounds, f"epochs of {texts} texts")
+    return {
+        "base": name,
+        "texts": texts,
+        "tokens": sum(map(len, rows)),
+        "ms": milliseconds(seconds),
+        "random": ratio(seconds["peft_random"], seconds["ours_random"]),
+        "grouped": ratio(seconds["peft_grouped"], seconds["ours_grouped"]),
+        "each_its_own": ratio(seconds["peft_random"], seconds["ours_grouped"]),
+    }
 
 
-def compare(
-    rivals: dict[str, type], case: Case, rounds: int, title: str, whole_epoch: bool = False
-) -> tuple[dict, dict]:
-    """The memory of each and the summary of their times, taken in turns once they agree."""
-    workers = {key: Worker(key, rival, case, whole_epoch) for key, rival in rivals.items()}
+def compare(workers: dict[str, Worker], rounds: int, title: str) -> tuple[dict, dict]:
+    """The memory of each, and its seconds in each turn, taken in turns once they agree."""
     try:
         first = {key: worker.ask() for key, worker in workers.items()}
         check_agreement({key: result for key, (result, _) in first.items()})
@@ -445,27 +461,27 @@ def compare(
     finally:
         for worker in workers.values():
             worker.process.terminate()
-    return {key: memory for key, (_, memory) in first.items()}, summary(seconds)
+    return {key: memory for key, (_, memory) in first.items()}, seconds
 
 
 def check_agreement(results: dict[str, tuple[float, np.ndarray]]) -> None:
     """The same loss and the same gradient, else the times would compare different things."""
-    loss, gradient = results["ours"]
+    loss, gradient = next(result for name, result in results.items() if name.startswith("ours"))
     for name, (their_loss, their_gradient) in results.items():
         distance = np.linalg.norm(their_gradient - gradient) / np.linalg.norm(gradient)
         if max(abs(their_loss - loss) / loss, distance) > AGREEMENT:
             sys.exit(f"{name} computes another step: loss {their_loss} not {loss}, {distance=:.1e}")
 
 
-def summary(seconds: dict[str, list[float]]) -> dict:
-    """Medians over the rounds in ms, and their ratios to ours with the quartiles of the rounds."""
-    ours = np.array(seconds["ours"])
-    figures = {"ms": {key: 1e3 * float(np.median(times)) for key, times in seconds.items()}}
-    for key in seconds.keys() - {"ours"}:
-        low, high = np.percentile(np.array(seconds[key]) / ours, [25, 75])
-        ratio = np.median(seconds[key]) / np.median(ours)
-        figures[f"{key}_over_ours"] = [float(ratio), float(low), float(high)]
-    return figures
+def milliseconds(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """The median over the rounds of each."""
+    return {key: 1e3 * float(np.median(times)) for key, times in seconds.items()}
+
+
+def ratio(theirs: list[float], ours: list[float]) -> list[float]:
+    """That of the medians over the rounds, and the quartiles of the rounds' own ratios."""
+    low, high = np.percentile(np.array(theirs) / ours, [25, 75])
+    return [float(np.median(theirs) / np.median(ours)), float(low), float(high)]
 
 
 def print_steps(results: list[dict]) -> None:
@@ -494,13 +510,15 @@ def print_steps(results: list[dict]) -> None:
 def print_epoch(result: dict) -> None:
     about = f"{result['texts']} reviews, {result['tokens']} tokens, in front of {result['base']}"
     print(f"\nAn epoch of {about}, {EPOCH_TEXTS} a step, P=20")
-    print(f"ours: {result['ms']['ours'] / 1e3:.2f} s")
-    print(f"PEFT, random batches / ours: {ratio_cell(result['peft_over_ours'])}")
-    print(f"PEFT, grouped by length / ours: {ratio_cell(result['peft_grouped_over_ours'])}")
+    ours = " and ".join(f"{result['ms'][f'ours_{b}'] / 1e3:.2f} s" for b in ("random", "grouped"))
+    print(f"ours, in random batches and in such of neighbouring length: {ours}")
+    print(f"PEFT / ours, in the same random batches: {ratio_cell(result['random'])}")
+    print(f"PEFT / ours, in the same grouped batches: {ratio_cell(result['grouped'])}")
+    print(f"PEFT in random / ours in grouped batches: {ratio_cell(result['each_its_own'])}")
 
 
-def ratio_cell(ratio: list[float]) -> str:
-    return "{:.2f} ({:.2f} to {:.2f})".format(*ratio)
+def ratio_cell(figures: list[float]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(*figures)
 
 
 def parse_arguments() -> argparse.Namespace:
