@@ -12,9 +12,9 @@ in each layer. They are its `past`; what it leaves itself is its `present`. And 
 is done row by row: a row does not know which text it belongs to. So the rows of all texts, and
 those of a prompt that stands in front of them, go through norms, linear maps and MLPs as one matrix
 (N, C), one under the other, without padding; only attention takes it apart into `Stream`s of texts,
-each of which reads what the one before it left. The story continues in `readout.py`, which turns hidden states
-into an answer, in `prompt.py`, which makes the vectors that stand in front, and in `wiring.py`,
-which puts these functions together into a training step.
+each of which reads what the one before it left. The story continues in `readout.py`, which turns
+hidden states into an answer, in `prompt.py`, which makes the vectors that stand in front, and in
+`wiring.py`, which puts these functions together into a training step.
 
 Shapes, here and everywhere: B texts, P prompt vectors, T tokens, C channels, H heads, of which Hkv
 have keys and values, D = C / H, V vocabulary, L layers, F channels inside the MLP (4C in GPT-2);
