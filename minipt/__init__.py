@@ -1,7 +1,8 @@
 """Prompt tuning by hand: a frozen transformer in NumPy and the vectors in front of the text.
 
 Read the modules in this order: `ops`, `trace`; `base`, `model`, `text`, `prompt`, `readout`,
-`wiring`; `verbalizer`, `generate`, `responses`; `optim`, `evaluate`, `learn`, `tune`, `gradcheck`;
+`wiring`; `verbalizer`, `generate`, `responses`; `optim`, `evaluate`, `learn`, `workers`, `tune`,
+`gradcheck`;
 `fetch`, `families`, `gguf_file`, `bases`, `checkpoint`; `tasks`, `datasets`, `baseline`; `adapter`,
 `store`, `plot`, `report`, `xray`, `doctor`; `rivals`, what one would try instead; `studies`, to ask
 whether it works; `arguments`, `cli`. Each one's docstring says what comes in, what goes out and

@@ -139,6 +139,7 @@ def _add_tune(commands) -> None:
     setting(
         "--patience", "patience", int, "looks at validation without a better one that end the run"
     )
+    setting("--workers", "workers", int, "processes that share the texts of a step")
     add(
         "--head",
         action="store_true",

@@ -3,7 +3,7 @@
 In: a `Learner`, which knows what is trained and how a batch gives its gradient, and a `Task`. Out:
 `Learnt`, the arrays that did best on validation, the history of every step and the result on the
 test split, which nothing was chosen on. With a checkpoint the work continues later with the same
-bits. The story continues in `tune.py`, where what learns is a prompt.
+bits. The story continues in `workers.py`, where several processes share a step.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Settings:
     validation split. patience: how many such looks without a better one end the run early, None:
     none do.
     head: train what the answer is compared with too, a linear head of K x C numbers, for labels.
+    workers: how many processes share the texts of a step (`workers.py`), at most batch_size.
 
     Raises MiniptError for a value that makes no sense, by its name.
     """
@@ -64,9 +66,10 @@ class Settings:
     evaluate_every: int = 50
     patience: int | None = None
     head: bool = False
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("length", "steps", "batch_size", "evaluate_every", "patience"):
+        for name in ("length", "steps", "batch_size", "evaluate_every", "patience", "workers"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise MiniptError(f"{name} is at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "clip"):
@@ -79,6 +82,10 @@ class Settings:
                 )
         if self.seed < 0 or self.warmup < 0:
             raise MiniptError("seed and warmup are 0 or more")
+        if self.workers > self.batch_size:
+            raise MiniptError(
+                f"{self.workers} workers cannot share {self.batch_size} texts: use fewer"
+            )
 
 
 class Learner:
@@ -100,6 +107,15 @@ class Learner:
         rng: the step's own, for a learner that draws.
         """
         raise NotImplementedError
+
+    def at_work(self, workers: int) -> AbstractContextManager[None]:
+        """While it learns; a learner may let that many processes share its steps.
+
+        Raises MiniptError where it may not.
+        """
+        if workers > 1:
+            raise MiniptError(f"{self.name} learns in one process: leave workers out")
+        return nullcontext()
 
     def answerer(self) -> Answer:
         """A function from batches to logits (N, K), with the arrays as they are now."""
@@ -198,9 +214,10 @@ def learn(
         encode_split(base, learner.reading, split, learner.room)
     interrupted = False
     try:
-        for _ in _learn(learner, task, token_rows, targets, chosen, state):
-            if checkpoint is not None:
-                _write_checkpoint(checkpoint, identity, state)
+        with learner.at_work(chosen.workers):
+            for _ in _learn(learner, task, token_rows, targets, chosen, state):
+                if checkpoint is not None:
+                    _write_checkpoint(checkpoint, identity, state)
     except KeyboardInterrupt:
         interrupted = True
     if base.fingerprint != fingerprint:

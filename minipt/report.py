@@ -124,13 +124,14 @@ def introduce(base: Base, task: Task, settings: Settings) -> str:
     start = repr(settings.method)
     if settings.method == "text":
         start = f"the words {shorten(settings.text.strip(), 60)!r}"
+    workers = f", by {settings.workers} workers" if settings.workers > 1 else ""
     return (
         f"{task.summary()}\n\n"
         f"base {base.name}: {base.size:,} parameters in {config.layers} layers of "
         f"{config.channels} channels, frozen\n"
         f"prompt: {settings.length} vectors from {start}\n"
         f"tuning: {settings.steps} steps of {settings.batch_size} texts, {settings.optimizer} at "
-        f"{settings.learning_rate:g}, seed {settings.seed}"
+        f"{settings.learning_rate:g}, seed {settings.seed}{workers}"
     )
 
 

@@ -6,6 +6,8 @@ continues in `store.py`, which keeps a run, and in `plot.py` and `report.py`, wh
 and a page of it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from minipt.prompt import SoftPrompt, init_prompt
 from minipt.readout import choice_vectors
 from minipt.tasks import Task
 from minipt.text import Batch, Reading
-from minipt.wiring import Answer, answerer, loss_and_gradient
+from minipt.wiring import Answer, answerer
+from minipt.workers import Workers, prompt_step
 
 # What a base that has a name is tuned with where nothing else is said.
 SUITED = {
@@ -75,15 +78,26 @@ class PromptLearner(Learner):
         self.arrays = self.start.arrays()
         self.prompt = self.start.with_arrays(self.arrays)
         self.room = base.config.context - chosen.length
+        self.workers: Workers | None = None
         if chosen.head:
             how = "a trained linear head"
             self.reading = replace(self.reading, choices=self.prompt.head, how=how)
 
+    @contextmanager
+    def at_work(self, workers: int) -> Iterator[None]:
+        if workers == 1:
+            yield
+            return
+        with Workers(self.base, workers) as self.workers:
+            try:
+                yield
+            finally:
+                self.workers = None
+
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
-        wanted = {} if self.prompt.head is None else {"choices": None}
-        loss, gradient = loss_and_gradient(self.base, self.prompt, batch, gradients=wanted)
-        of_head = {"head": wanted["choices"]} if wanted else {}
-        return loss, {"prompt": gradient} | of_head
+        if self.workers:
+            return self.workers.prompt_step(self.prompt, batch)
+        return prompt_step(self.base, self.prompt, batch)
 
     def answerer(self) -> Answer:
         return answerer(self.base, self.prompt)

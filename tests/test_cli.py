@@ -115,6 +115,13 @@ def test_run_json_says_at_least_this(call, job, here, saved_base):
     assert record["versions"].keys() == {"minipt", "numpy", "python"}
 
 
+def test_workers_are_told_and_written_down(call, job, here):
+    status, out, _ = call(*job, "--workers", "2")
+    assert status == 0
+    assert "seed 0, by 2 workers\n" in out
+    assert json.loads((here / RUN / "run.json").read_text())["settings"]["workers"] == 2
+
+
 def test_json_is_one_object_and_all_else_goes_to_standard_error(call, job, here):
     status, out, err = call(*job, "--json")
     assert status == 0
@@ -249,6 +256,8 @@ WRONG = [
     (["--length", "-3"], "length is at least 1, not -3"),
     (["--length", "32"], "has 1 to 31 vectors, not 32"),
     (["--init", "zeros"], "unknown start 'zeros': choose one of uniform, vocab, labels, text"),
+    (["--workers", "0"], "workers is at least 1, not 0"),
+    (["--workers", "9"], "9 workers cannot share 8 texts"),
     (["--optimizer", "adagrad"], "unknown optimizer 'adagrad'"),
     (["--schedule", "none"], "unknown schedule 'none'"),
     (["--learning-rate", "nan"], "learning_rate is a positive number"),
@@ -354,8 +363,8 @@ def test_no_network_and_nothing_cached(call, here, saved_base, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_keeps_what_was_learnt_before(call, job, here, monkeypatch):
-    bad = (float("nan"), np.zeros((3, 8), np.float32))
-    monkeypatch.setattr(tuning, "loss_and_gradient", lambda *_, **__: bad)
+    bad = (float("nan"), {"prompt": np.zeros((3, 8), np.float32)})
+    monkeypatch.setattr(tuning, "prompt_step", lambda *_: bad)
     status, _, err = call(*job)
     assert status == 1
     assert "not finite at step 1: lower the learning rate" in one_sentence(err)

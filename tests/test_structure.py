@@ -18,7 +18,7 @@ LAYERS = (
     ("readout", "wiring", "generate", "verbalizer", "responses"),
     ("families", "gguf_file", "bases", "checkpoint"),
     ("tasks", "datasets", "baseline"),
-    ("evaluate", "learn", "tune"),
+    ("evaluate", "learn", "workers", "tune"),
     ("rivals.weights", "rivals.lora", "rivals.probe", "rivals.prefix", "rivals.regularised"),
     ("rivals.residual", "rivals.wayward", "rivals.discrete", "rivals.written", "rivals"),
     ("report", "plot", "store", "xray", "doctor", "arguments"),

@@ -113,9 +113,8 @@ def test_the_base_is_unchanged_by_a_run_an_interrupted_and_a_failing_one(
         assert tune(base, task, **QUICK).interrupted
     assert base.fingerprint == before
     with monkeypatch.context() as patched:
-        patched.setattr(
-            tuning, "loss_and_gradient", lambda *_, **__: (math.nan, np.zeros((3, 8), np.float32))
-        )
+        bad = (math.nan, {"prompt": np.zeros((3, 8), np.float32)})
+        patched.setattr(tuning, "prompt_step", lambda *_: bad)
         with pytest.raises(MiniptError, match=r"not finite at step 1: lower the learning rate"):
             tune(base, task, tmp_path / "checkpoint.safetensors", **QUICK)
     assert base.fingerprint == before

@@ -6,7 +6,8 @@
     python tests/bench/step.py llama --length 20 --epoch smollm2-135m --texts 160
 
 A step is the loss, the prompt's gradient and Adam, on the same random GPT-2 or Llama, texts and
-prompt for all three, which are first held to agree. PEFT is used as its guide does: the answer
+prompt for all, which are first held to agree. Ours is taken in one process, and by two workers that
+share its texts. PEFT is used as its guide does: the answer
 stands behind the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain
 PyTorch is what one can write by hand, prompt and text concatenated, with frozen parameters, fused
 attention and the output matrix on the last row only. An epoch is one over a sample of
@@ -44,6 +45,7 @@ from minipt.learn import keep_freed_memory
 from minipt.optim import Adam
 from minipt.text import encode
 from minipt.verbalizer import label_tokens
+from minipt.workers import Workers, prompt_step
 
 T = 24
 RATE = 1e-3
@@ -107,9 +109,23 @@ class Ours:
         return minipt.Batch(ids, lengths, answers)
 
     def step(self, batch: minipt.Batch) -> tuple[float, np.ndarray]:
-        loss, gradient = minipt.loss_and_gradient(self.base, self.prompt, batch)
-        self.optimizer.step({"prompt": self.prompt.vectors}, {"prompt": gradient}, RATE)
-        return loss, gradient
+        loss, gradients = self.loss_and_gradients(batch)
+        self.optimizer.step(self.prompt.arrays(), gradients, RATE)
+        return loss, gradients["prompt"]
+
+    def loss_and_gradients(self, batch: minipt.Batch) -> tuple[float, dict[str, np.ndarray]]:
+        return prompt_step(self.base, self.prompt, batch)
+
+
+class OursByWorkers(Ours):
+    """minipt with `workers=2`."""
+
+    def __init__(self, directory: Path, vectors: np.ndarray) -> None:
+        super().__init__(directory, vectors)
+        self.workers = Workers(self.base, 2).__enter__()  # they end when this process does
+
+    def loss_and_gradients(self, batch: minipt.Batch) -> tuple[float, dict[str, np.ndarray]]:
+        return self.workers.prompt_step(self.prompt, batch)
 
 
 class Peft:
@@ -250,7 +266,7 @@ class Plain:
         return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
 
 
-RIVALS = {"ours": Ours, "peft": Peft, "plain": Plain}
+RIVALS = {"ours": Ours, "workers": OursByWorkers, "peft": Peft, "plain": Plain}
 
 
 def padded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -334,7 +350,7 @@ class Worker:
         self.name = name
         self.pipe, far_end = SPAWN.Pipe()
         arguments = (far_end, RIVALS[name], case, batches)
-        self.process = SPAWN.Process(target=serve, args=arguments, daemon=True)
+        self.process = SPAWN.Process(target=serve, args=arguments)
         self.process.start()
         far_end.close()  # only the process holds it, so that its death is noticed here
 
@@ -426,6 +442,7 @@ def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
         "ms": milliseconds(seconds),
         "peft_over_ours": ratio(seconds["peft"], seconds["ours"]),
         "plain_over_ours": ratio(seconds["plain"], seconds["ours"]),
+        "ours_over_workers": ratio(seconds["ours"], seconds["workers"]),
     }
 
 
@@ -486,8 +503,9 @@ def ratio(theirs: list[float], ours: list[float]) -> list[float]:
 
 def print_steps(results: list[dict]) -> None:
     print("\nA step, T=24. Ratios of medians over ours, in brackets a round's quartiles.\n")
-    print("| base | P | ours | PEFT / ours | plain PyTorch / ours | peak MB: ours, PEFT, plain |")
-    print("|---|---|---|---|---|---|")
+    columns = ("base", "P", "ours", "PEFT / ours", "plain PyTorch / ours", "ours / by 2 workers")
+    print(f"| {' | '.join(columns)} | peak MB: ours, PEFT, plain |")
+    print("|---|---|---|---|---|---|---|")
     for result in results:
         shape = SHAPES[result["shape"]]
         sizes = f"L{shape.layers} C{shape.channels} H{shape.heads} B={shape.texts}"
@@ -498,9 +516,10 @@ def print_steps(results: list[dict]) -> None:
             f"{result['ms']['ours']:.1f} ms",
             ratio_cell(result["peft_over_ours"]),
             ratio_cell(result["plain_over_ours"]),
+            ratio_cell(result["ours_over_workers"]),
             ", ".join(
                 f"{memory[key]['peak']:.0f} (+{memory[key]['peak'] - memory[key]['loaded']:.0f})"
-                for key in RIVALS
+                for key in ("ours", "peft", "plain")
             ),
         )
         print(f"| {' | '.join(cells)} |")
