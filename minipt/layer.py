@@ -30,7 +30,8 @@ NORMS = {
 class Pass:
     """One way through all layers, forward or back: what they share, and which rows are which.
 
-    outside: what stands before the first layer and behind the last. layers: from first to last.
+    It hands out its layers and keeps none: held by each other, both would live on after the step,
+    with all its arrays, until Python's search for such circles finds them.
     """
 
     def __init__(
@@ -42,20 +43,26 @@ class Pass:
         gradients: Gradients | None = None,
     ) -> None:
         config, dtype = base.config, streams[0].x.dtype
-        past = past or empty_past(config, dtype)
         self.base, self.streams, self.trace, self.gradients = base, streams, trace, gradients or {}
+        self.past = past or empty_past(config, dtype)
         self.every = Rows(streams)
         self.read = Rows(streams, [stream.read for stream in streams])
         self.wanted = _wanted(streams, self.every)
-        self.turns = _turns(config, self.every, streams, past[0][0].shape[1])
-        self.outside = Layer(self, "", self.every, self.every, past[0])
-        self.layers = []
-        for i in range(config.layers):
-            first, last = i == 0, i == config.layers - 1
-            asking = self.read if last else self.every
+        self.turns = _turns(config, self.every, streams, self.past[0][0].shape[1])
+
+    def outside(self) -> "Layer":
+        """What stands before the first layer and behind the last."""
+        return Layer(self, "", self.every, self.every, self.past[0])
+
+    def layers(self) -> list["Layer"]:
+        """From first to last."""
+        layers, last = [], self.base.config.layers - 1
+        for i, past in enumerate(self.past):
+            asking = self.read if i == last else self.every
             # The rows that are read out lie anywhere, so that the last layer goes back to all rows.
-            needed = self.wanted if first and not last else self.every
-            self.layers.append(Layer(self, f"h{i}.", asking, needed, past[i]))
+            needed = self.wanted if i == 0 and i != last else self.every
+            layers.append(Layer(self, f"h{i}.", asking, needed, past))
+        return layers
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:

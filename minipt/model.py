@@ -88,14 +88,14 @@ def forward(
     way, norm_first = Pass(base, streams, trace, past), base.config.norm_first
     x = way.every.join([stream.x for stream in streams])  # (N, C)
     if not norm_first:
-        x = way.outside.norm("embedding.norm", x, way.every)
+        x = way.outside().norm("embedding.norm", x, way.every)
     present = []
-    for layer in way.layers:
+    for layer in way.layers():
         x, left = _attention(layer, x)  # (N, C), in the last layer of the rows that are read
         x = _mlp(layer, x)
         present.append(left)
     if norm_first:
-        x = way.outside.norm("final", x, way.read)
+        x = way.outside().norm("final", x, way.read)
     return way.read.split(x)[-1], present
 
 
@@ -119,16 +119,16 @@ def backward(
     nothing = [dhidden[:1, :0]] * (len(streams) - 1)  # of other streams no rows are read out
     dx = way.read.join([*nothing, dhidden])  # (N, C)
     if norm_first:
-        dx = way.outside.norm_dx("final", dx, way.read)
+        dx = way.outside().norm_dx("final", dx, way.read)
     dpast = []
-    for layer in reversed(way.layers):
+    for layer in reversed(way.layers()):
         dx = _mlp_dx(layer, dx)
         dx, dleft = _attention_dx(layer, dx)  # (N, C), in layer 0 of the rows that are wanted
         dpast.append(dleft)
-    if len(way.layers) == 1:  # the last layer goes back to all rows
+    if base.config.layers == 1:  # the last layer goes back to all rows
         dx = way.wanted.of(dx)
     if not norm_first:
-        dx = way.outside.norm_dx("embedding.norm", dx, way.wanted)
+        dx = way.outside().norm_dx("embedding.norm", dx, way.wanted)
     return way.wanted.split(dx), dpast[::-1]
 
 

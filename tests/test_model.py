@@ -1,5 +1,6 @@
 """The whole step: both wirings, the exact savings, the trace, and a base that stays frozen."""
 
+import gc
 from copy import deepcopy
 from dataclasses import replace
 from itertools import groupby
@@ -16,8 +17,15 @@ from minipt.gradcheck import check_gradient, compare
 from minipt.layer import causal_mask, padding_mask
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
-from minipt.trace import Cache, Trace
-from minipt.wiring import WIRINGS, logits, logits_after, loss_and_gradient, read_prompt
+from minipt.trace import Cache, InputCache, Trace
+from minipt.wiring import (
+    WIRINGS,
+    logits,
+    logits_after,
+    loss_and_gradient,
+    read_prompt,
+    text_step,
+)
 
 SIZES = [
     {"layers": 1, "channels": 3, "heads": 1},
@@ -336,6 +344,22 @@ def test_a_gradient_has_its_activations_shape(sizes, texts, length, wiring):
     assert trace.gradients.keys() <= trace.activations.keys()
     for name, gradient in trace.gradients.items():
         assert gradient.shape == trace[name].shape, name
+
+
+@every_step
+def test_a_step_leaves_nothing_that_only_a_collector_finds(family, wiring):
+    """Objects in a circle would hold a step's arrays into the next ones."""
+    step = make(FAMILIES[family], TEXTS[1][0], 2)
+    gradients = dict.fromkeys(step[0].params)
+    gc.collect()
+    gc.disable()
+    try:
+        loss_and_gradient(*step, wiring=wiring)
+        text_step(step[0], step[2], InputCache(gradients), gradients=gradients)
+        logits(step[0], step[2], step[1])
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @every_size
