@@ -48,7 +48,7 @@ def complete_directory(path: str | os.PathLike) -> Iterator[Path]:
     try:
         with _plain_errors(path):
             _refuse_existing(path)
-            partial.parent.mkdir(parents=True, exist_ok=True)
+            _make_parent(path)
             partial.mkdir()
             yield partial
             # Asked again because rename() silently replaces an empty directory.
@@ -72,7 +72,7 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
     partial = _name_beside(path)
     try:
         with _plain_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_parent(path)
             yield partial
             partial.replace(path)
     finally:
@@ -132,6 +132,16 @@ def _name_beside(path: Path) -> Path:
         raise MiniptError(f"'{path}' names no file or directory to write: give it a name")
     # The name is kept as the ending, because writers such as matplotlib read the suffix.
     return path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # as below /proc, where nothing can be made
+        raise MiniptError(
+            f"{path} cannot be written, since there is no {path.parent} and none can be made: "
+            "choose a place that you may write to"
+        ) from error
 
 
 def _refuse_existing(path: Path) -> None:

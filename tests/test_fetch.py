@@ -296,6 +296,12 @@ def test_a_cache_that_cannot_be_written(tmp_path, archive, pip, monkeypatch):
     assert "cannot be written" in failure(describe(archive))
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nothing is made")
+def test_a_cache_that_cannot_be_made(archive, pip, monkeypatch):
+    monkeypatch.setenv("MINIPT_CACHE", "/proc/nothing/cache")
+    assert "none can be made: choose a place" in failure(describe(archive))
+
+
 def test_another_process_completes_it_first(cache, archive, pip, monkeypatch):
     wheel = describe(archive)
 

@@ -90,6 +90,7 @@ SHAPES = {
     ),
 }
 EPOCH_TEXTS = 16  # a step
+BATCHES = ("random", "grouped")
 
 Rows = list[np.ndarray]  # the token ids of each text
 Case = tuple[Path, np.ndarray, Rows, np.ndarray]  # a model, vectors (P, C), texts, answers (B,)
@@ -367,7 +368,7 @@ class Worker:
 def serve(pipe: Connection, rival: type, case: Case, batches: str | None) -> None:
     """In the worker: send, when asked, what `first_steps` finds, then each turn's seconds.
 
-    batches: "random" or "grouped", for a turn that is an epoch; None: it is some steps.
+    batches: of `BATCHES`, for a turn that is an epoch; None: it is some steps.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at Ctrl-C the parent ends its workers
     directory, vectors, rows, answers = case
@@ -435,35 +436,33 @@ def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
     case = random_case(SHAPES[name], length, directory)
     workers = {key: Worker(key, case, None) for key in RIVALS}
     memory, seconds = compare(workers, rounds, f"{name}, P={length}")
-    return {
-        "shape": name,
-        "length": length,
-        "memory_mb": memory,
-        "ms": milliseconds(seconds),
-        "peft_over_ours": ratio(seconds["peft"], seconds["ours"]),
-        "plain_over_ours": ratio(seconds["plain"], seconds["ours"]),
-        "ours_over_workers": ratio(seconds["ours"], seconds["workers"]),
+    ratios = {
+        f"{theirs}_over_{ours}": ratio(seconds[theirs], seconds[ours])
+        for theirs in ("peft", "plain")
+        for ours in ("ours", "workers")
     }
+    times = {"ms": milliseconds(seconds)} | ratios
+    return {"shape": name, "length": length, "memory_mb": memory} | times
 
 
 def compare_epochs(name: str, texts: int, rounds: int) -> dict:
-    """An epoch over real reviews: ours and PEFT, in random batches and in grouped ones."""
+    """An epoch over real reviews: ours, alone and by workers, and PEFT, in the same batches."""
     _, _, rows, _ = case = review_case(name, texts)
     workers = {
         f"{key}_{batches}": Worker(key, case, batches)
-        for batches in ("random", "grouped")
-        for key in ("ours", "peft")
+        for batches in BATCHES
+        for key in ("ours", "workers", "peft")
     }
     _, seconds = compare(workers, rounds, f"epochs of {texts} texts")
-    return {
-        "base": name,
-        "texts": texts,
-        "tokens": sum(map(len, rows)),
-        "ms": milliseconds(seconds),
-        "random": ratio(seconds["peft_random"], seconds["ours_random"]),
-        "grouped": ratio(seconds["peft_grouped"], seconds["ours_grouped"]),
-        "each_its_own": ratio(seconds["peft_random"], seconds["ours_grouped"]),
+    ratios = {
+        f"peft_over_{ours}_{batches}": ratio(
+            seconds[f"peft_{batches}"], seconds[f"{ours}_{batches}"]
+        )
+        for ours in ("ours", "workers")
+        for batches in BATCHES
     }
+    times = {"ms": milliseconds(seconds)} | ratios
+    return {"base": name, "texts": texts, "tokens": sum(map(len, rows))} | times
 
 
 def compare(workers: dict[str, Worker], rounds: int, title: str) -> tuple[dict, dict]:
@@ -503,9 +502,9 @@ def ratio(theirs: list[float], ours: list[float]) -> list[float]:
 
 def print_steps(results: list[dict]) -> None:
     print("\nA step, T=24. Ratios of medians over ours, in brackets a round's quartiles.\n")
-    columns = ("base", "P", "ours", "PEFT / ours", "plain PyTorch / ours", "ours / by 2 workers")
-    print(f"| {' | '.join(columns)} | peak MB: ours, PEFT, plain |")
-    print("|---|---|---|---|---|---|---|")
+    columns = ("base", "P", "ours", "PEFT / ours", "plain PyTorch / ours", "by 2 workers: ours")
+    print(f"| {' | '.join(columns)} | PEFT / ours | plain / ours | peak MB: ours, PEFT, plain |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for result in results:
         shape = SHAPES[result["shape"]]
         sizes = f"L{shape.layers} C{shape.channels} H{shape.heads} B={shape.texts}"
@@ -516,7 +515,9 @@ def print_steps(results: list[dict]) -> None:
             f"{result['ms']['ours']:.1f} ms",
             ratio_cell(result["peft_over_ours"]),
             ratio_cell(result["plain_over_ours"]),
-            ratio_cell(result["ours_over_workers"]),
+            f"{result['ms']['workers']:.1f} ms",
+            ratio_cell(result["peft_over_workers"]),
+            ratio_cell(result["plain_over_workers"]),
             ", ".join(
                 f"{memory[key]['peak']:.0f} (+{memory[key]['peak'] - memory[key]['loaded']:.0f})"
                 for key in ("ours", "peft", "plain")
@@ -528,12 +529,15 @@ def print_steps(results: list[dict]) -> None:
 
 def print_epoch(result: dict) -> None:
     about = f"{result['texts']} reviews, {result['tokens']} tokens, in front of {result['base']}"
-    print(f"\nAn epoch of {about}, {EPOCH_TEXTS} a step, P=20")
-    ours = " and ".join(f"{result['ms'][f'ours_{b}'] / 1e3:.2f} s" for b in ("random", "grouped"))
-    print(f"ours, in random batches and in such of neighbouring length: {ours}")
-    print(f"PEFT / ours, in the same random batches: {ratio_cell(result['random'])}")
-    print(f"PEFT / ours, in the same grouped batches: {ratio_cell(result['grouped'])}")
-    print(f"PEFT in random / ours in grouped batches: {ratio_cell(result['each_its_own'])}")
+    print(f"\nAn epoch of {about}, {EPOCH_TEXTS} a step, P=20\n")
+    print("| batches | ours | PEFT / ours | by 2 workers: ours | PEFT / ours |")
+    print("|---|---|---|---|---|")
+    for batches in BATCHES:
+        cells = [batches]
+        for ours in ("ours", "workers"):
+            cells.append(f"{result['ms'][f'{ours}_{batches}'] / 1e3:.2f} s")
+            cells.append(ratio_cell(result[f"peft_over_{ours}_{batches}"]))
+        print(f"| {' | '.join(cells)} |")
 
 
 def ratio_cell(figures: list[float]) -> str:
