@@ -1,14 +1,13 @@
 """Prompt tuning by hand: a frozen transformer in NumPy and the vectors in front of the text.
 
-Read the modules in this order: `ops`, `trace`; `base`, `model`, `text`, `prompt`, `readout`,
-`wiring`; `verbalizer`, `generate`, `responses`; `optim`, `evaluate`, `learn`, `workers`, `tune`,
-`gradcheck`;
-`fetch`, `families`, `gguf_file`, `bases`, `checkpoint`; `tasks`, `datasets`, `baseline`; `adapter`,
-`store`, `plot`, `report`, `xray`, `doctor`; `rivals`, what one would try instead; `studies`, to ask
-whether it works; `arguments`, `cli`. Each one's docstring says what comes in, what goes out and
-where the story continues. `errors` and `files` are small and serve all. The names `minipt.tune`,
-`minipt.evaluate` and `minipt.generate` are the functions; the modules are reached by
-`from minipt.tune import ...`.
+Read the modules in this order: `ops`, `trace`; `base`, `streams`, `layer`, `model`, `text`,
+`prompt`, `readout`, `wiring`; `verbalizer`, `generate`, `responses`; `optim`, `evaluate`, `learn`,
+`workers`, `tune`, `gradcheck`; `fetch`, `families`, `gguf_file`, `bases`, `checkpoint`; `tasks`,
+`datasets`, `baseline`; `adapter`, `store`, `plot`, `report`, `xray`, `doctor`; `rivals`, what one
+would try instead; `studies`, to ask whether it works; `arguments`, `cli`. Each one's docstring says
+what comes in, what goes out and where the story continues. `errors` and `files` are small and serve
+all. The names `minipt.tune`, `minipt.evaluate` and `minipt.generate` are the functions; the modules
+are reached by `from minipt.tune import ...`.
 """
 
 from minipt.adapter import from_peft

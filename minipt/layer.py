@@ -208,7 +208,7 @@ def padding_mask(lengths: np.ndarray, T: int, dtype: np.dtype) -> np.ndarray:
 def _mask(config: Config, stream: Stream) -> np.ndarray:
     """(T, T), or (B, 1, 1, T)"""
     T, dtype = stream.x.shape[1], stream.x.dtype
-    return causal_mask(T, dtype) if config.causal else padding_mask(stream.real, T, dtype)
+    return causal_mask(T, dtype) if config.causal else padding_mask(stream.counts, T, dtype)
 
 
 def _wanted(streams: Sequence[Stream], every: Rows) -> Rows:

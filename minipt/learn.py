@@ -196,7 +196,8 @@ def learn(
     learning: what is returned is the best so far, with `interrupted` set.
 
     Raises MiniptError for a checkpoint that is missing, damaged or of another run, texts that
-    cannot be read, and a loss that is no longer finite.
+    cannot be read, workers that have died or that this learner does not take, and a loss that is no
+    longer finite.
     """
     keep_freed_memory()
     base, fingerprint = learner.base, learner.base.fingerprint
@@ -213,13 +214,13 @@ def learn(
     for split in (task.validation, task.test):  # what cannot be read is refused before the start
         encode_split(base, learner.reading, split, learner.room)
     interrupted = False
-    try:
-        with learner.at_work(chosen.workers):
+    with learner.at_work(chosen.workers):
+        try:
             for _ in _learn(learner, task, token_rows, targets, chosen, state):
                 if checkpoint is not None:
                     _write_checkpoint(checkpoint, identity, state)
-    except KeyboardInterrupt:
-        interrupted = True
+        except KeyboardInterrupt:
+            interrupted = True
     if base.fingerprint != fingerprint:
         raise RuntimeError(f"base {base.name!r} changed while {learner.name} learnt with it")
     _put(state.best, learner.arrays)

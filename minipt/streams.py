@@ -3,9 +3,9 @@
 In: streams of texts, each (B, T, C). Out: `Rows`, which lays their rows under one another as a
 matrix (N, C), takes it apart again and picks some of its rows. All but attention is done row by
 row, and a row does not know which text it belongs to; so a prompt that stands once in front of B
-texts goes through the same matrix products as they do, P + B·T rows at once. And a shorter text is
-not padded there: its padding is made where texts must be of one length, in attention, and left out
-of the matrix again. The story continues in `layer.py`.
+texts goes through the same matrix products as they do, P + B·T rows at once, or fewer: what pads a
+shorter text is no row. It is made where texts must be of one length, in attention, and left out
+again behind it. The story continues in `layer.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,8 @@ class Stream:
     """B texts of at most T rows each, and what is asked of them.
 
     name: the first part of their names in the trace. x (B, T, C): the embeddings that enter.
-    read (B, R): different indices into T of the rows that are read out, R may be 0.
+    read (B, R): different indices into T of the rows that are read out, R may be 0; one in the
+    padding is read as zeros.
     wanted: the number of leading rows of each text whose gradient is needed.
     lengths (B,): the real rows of each text, behind which is padding; None: all T are real.
     """
@@ -32,7 +33,7 @@ class Stream:
     lengths: np.ndarray | None = None
 
     @property
-    def real(self) -> np.ndarray:
+    def counts(self) -> np.ndarray:
         """How many rows of each text are real. (B,)"""
         B, T, _ = self.x.shape
         return np.full(B, T) if self.lengths is None else self.lengths
@@ -55,17 +56,15 @@ class Rows:
         self, streams: Sequence[Stream], places: Sequence[np.ndarray] | None = None
     ) -> None:
         self.names = [stream.name for stream in streams]
-        self.index = slice(None)  # into the matrix of all rows, or (N,)
-        if places:
-            self.index = _index(streams, places)
-        else:
-            places = [stream.all_rows for stream in streams]
+        every = places is None
+        places = [stream.all_rows for stream in streams] if every else places
+        pairs = list(zip(streams, places, strict=True))
+        real = [place < stream.counts[:, None] for stream, place in pairs]  # (B, n) each
+        self.index = slice(None) if every else _index(streams, places, real)
         self.shapes = [place.shape for place in places]  # (B, n)
-        self.real = [_real(*each) for each in zip(streams, places, strict=True)]
-        counts = zip(self.shapes, self.real, strict=True)
-        self.ends = list(
-            accumulate(B * n if real is None else len(real) for (B, n), real in counts)
-        )
+        # Where among the B·n places those are that are no padding; None: everywhere.
+        self.kept = [None if each.all() else each.ravel().nonzero()[0] for each in real]
+        self.ends = list(accumulate(int(each.sum()) for each in real))
 
     def of(self, matrix: np.ndarray) -> np.ndarray:
         """These out of all rows."""
@@ -78,21 +77,24 @@ class Rows:
     def split(self, matrix: np.ndarray) -> list[np.ndarray]:
         """Each stream's part of a matrix (N, E) as (B, n, E): a view, or padded with zeros."""
         starts, E, parts = [0, *self.ends[:-1]], matrix.shape[1], []
-        for start, end, (B, n), real in zip(starts, self.ends, self.shapes, self.real, strict=True):
+        for start, end, (B, n), kept in zip(starts, self.ends, self.shapes, self.kept, strict=True):
             part = matrix[start:end]
-            if real is not None:
+            if kept is not None:
                 padded = np.zeros((B * n, E), matrix.dtype)
-                padded[real] = part
+                padded[kept] = part
                 part = padded
             parts.append(part.reshape(B, n, E))
         return parts
 
     def join(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """The inverse of `split`: (B, n, E) of each stream -> (N, E), a view where it can be one"""
+        """The inverse of `split`, without what lies in padding: a view where it can be one.
+
+        (B, n, E) of each stream -> (N, E)
+        """
         matrices = []
-        for part, real in zip(parts, self.real, strict=True):
+        for part, kept in zip(parts, self.kept, strict=True):
             rows = part.reshape(-1, part.shape[-1])
-            matrices.append(rows if real is None else rows.take(real, axis=0))
+            matrices.append(rows if kept is None else rows.take(kept, axis=0))
         return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
 
     def named(self, name: str, matrix: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -101,18 +103,14 @@ class Rows:
             yield f"{stream}.{name}", part
 
 
-def _index(streams: Sequence[Stream], places: Sequence[np.ndarray]) -> np.ndarray:
-    """Where rows at these places stand in the matrix of all rows. (N,)"""
+def _index(
+    streams: Sequence[Stream], places: Sequence[np.ndarray], real: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Where the real ones of these places stand in the matrix of all rows. (N,)"""
     parts, start = [], 0
-    for stream, place in zip(streams, places, strict=True):
-        ends = start + np.cumsum(stream.real)  # (B,)
-        index = (ends - stream.real)[:, None] + place  # (B, n)
-        parts.append(index[place < stream.real[:, None]])
+    for stream, place, each in zip(streams, places, real, strict=True):
+        ends = start + np.cumsum(stream.counts)  # (B,)
+        index = (ends - stream.counts)[:, None] + place  # (B, n)
+        parts.append(index[each])
         start = ends[-1]
     return np.concatenate(parts)
-
-
-def _real(stream: Stream, place: np.ndarray) -> np.ndarray | None:
-    """Which of these places (B, n) are no padding, as indices into B·n; None: all of them."""
-    real = place < stream.real[:, None]
-    return None if real.all() else real.ravel().nonzero()[0]

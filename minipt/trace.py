@@ -3,9 +3,9 @@
 In: arrays under dotted names, written by the model as it computes, such as
 `text.h3.attn.weights`: the stream, the layer, the part. Out: the same arrays, for the backward
 pass and for whoever wants to look. The trace *is* the backward's memory: what one sees in it are
-views of what the machine uses; only of texts of different lengths it shows each padded with zeros
-to the longest, where the machine has no padding. `layer.py` writes and reads it; the story
-continues in `base.py`.
+views of what the machine uses. Only texts of different lengths are shown padded, with zeros, where
+the machine has padding in attention alone. `layer.py` writes and reads it; the story continues in
+`base.py`.
 """
 
 from collections.abc import Callable, Collection, Iterable

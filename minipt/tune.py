@@ -21,8 +21,8 @@ from minipt.prompt import SoftPrompt, init_prompt
 from minipt.readout import choice_vectors
 from minipt.tasks import Task
 from minipt.text import Batch, Reading
-from minipt.wiring import Answer, answerer
-from minipt.workers import Workers, prompt_step
+from minipt.wiring import Answer, answerer, prompt_step
+from minipt.workers import Workers
 
 # What a base that has a name is tuned with where nothing else is said.
 SUITED = {
@@ -153,12 +153,13 @@ def tune(
 
     checkpoint: a file to write at each look at the validation split; with `resume` the run
     continues from it, and the result has the same bits as without the interruption. settings: the
-    fields of `Settings`, such as length=20, steps=600, seed=0. Ctrl-C ends the learning: what is
-    returned is the best prompt so far, with `interrupted` set.
+    fields of `Settings`, such as length=20, steps=600, seed=0; a script that sets workers begins
+    its work under `if __name__ == "__main__":`, since each worker reads it too. Ctrl-C ends the
+    learning: what is returned is the best prompt so far, with `interrupted` set.
 
     Raises MiniptError for settings that make no sense, a checkpoint that is missing, damaged or of
-    another run, a response that does not fit the base, a base that writes none, and a loss that is
-    no longer finite.
+    another run, a response that does not fit the base, a base that writes none, a worker that has
+    died, and a loss that is no longer finite.
     """
     chosen = suited(base, task, **settings)
     learner = PromptLearner(base, task, chosen)

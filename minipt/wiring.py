@@ -73,6 +73,16 @@ def loss_and_gradient(
     return WIRINGS[wiring](base, prompt.vectors.astype(base.dtype), batch, trace, gradients)
 
 
+def prompt_step(
+    base: Base, prompt: SoftPrompt, batch: Batch
+) -> tuple[float, dict[str, np.ndarray]]:
+    """As `loss_and_gradient`, with the gradients of all arrays that a prompt may have, by name."""
+    wanted = {} if prompt.head is None else {"choices": None}
+    loss, gradient = loss_and_gradient(base, prompt, batch, gradients=wanted)
+    of_head = {"head": wanted["choices"]} if wanted else {}
+    return loss, {"prompt": gradient} | of_head
+
+
 def shared(
     base: Base, vectors: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients | None
 ) -> tuple[float, np.ndarray]:

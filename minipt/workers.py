@@ -1,4 +1,4 @@
-"""A step by several processes: each takes a share of the texts, and only the prompt travels.
+"""A step by several processes: each takes a share of the texts, in front of its own frozen base.
 
 In: a base, and in each step a prompt and a batch. Out: the batch's loss and the prompt's gradients,
 put together from those of its shares. The loss is a mean over N answers, share k has N_k of them:
@@ -6,15 +6,16 @@ put together from those of its shares. The loss is a mean over N answers, share 
     loss = Σ_k N_k / N loss_k,    so    gradient = Σ_k N_k / N gradient_k
 
 Whoever trains a whole model this way has to send all of its gradient from every process in every
-step. In front of a frozen base, P·C numbers go out and P·C come back. The base is sent once, and
-each process holds it. What is added up in shares is added in another order, so that another number
-of processes gives other last bits; the same number gives the same. The story continues in
+step. Here the base does not change and is sent once; then P·C numbers go out, with the token ids,
+and P·C come back. A sum that is added up in shares is added in another order, so that another
+number of processes gives other last bits; the same number gives the same. The story continues in
 `tune.py`.
 """
 
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +28,7 @@ from minipt.learn import Arrays, keep_freed_memory
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
 from minipt.trace import add_gradient
-from minipt.wiring import loss_and_gradient
+from minipt.wiring import prompt_step
 
 # A fork would copy a BLAS library in the middle of whatever its threads were doing.
 SPAWN = multiprocessing.get_context("spawn")
@@ -35,88 +36,106 @@ SPAWN = multiprocessing.get_context("spawn")
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def prompt_step(base: Base, prompt: SoftPrompt, batch: Batch) -> tuple[float, Arrays]:
-    """The mean cross-entropy of a batch, and its gradient for each of the prompt's arrays."""
-    wanted = {} if prompt.head is None else {"choices": None}
-    loss, gradient = loss_and_gradient(base, prompt, batch, gradients=wanted)
-    of_head = {"head": wanted["choices"]} if wanted else {}
-    return loss, {"prompt": gradient} | of_head
-
-
 class Workers:
-    """Processes that each hold a base, until the context ends that these are.
+    """A context in which `count` processes hold the base; they end with it.
+
+    Each uses its share of the processor's cores, or what a variable of `THREADS` says.
 
     >>> with Workers(base, 2) as workers:
     ...     loss, gradients = workers.prompt_step(prompt, batch)
 
-    Raises MiniptError when a process has died.
+    Raises MiniptError when a process cannot be started or has died.
     """
 
     def __init__(self, base: Base, count: int) -> None:
-        self.base, self.count, self.workers = base, count, []
+        self.base, self.count = base, count
+        self.processes: list[_Process] = []
 
     def __enter__(self) -> Self:
-        threads = max(1, (os.cpu_count() or 1) // self.count)
-        try:
-            with _environment(dict.fromkeys(THREADS, str(threads))):
+        each = str(max(1, _cores() // self.count))
+        with self._ended_by_errors():
+            with _environment({name: os.environ.get(name, each) for name in THREADS}):
                 for _ in range(self.count):
-                    self.workers.append(_Worker())
-            for worker in self.workers:
-                worker.send((self.base.name, self.base.config, self.base.params))
-        except BaseException:
-            self.__exit__()
-            raise
+                    self.processes.append(_Process())
+            for process in self.processes:
+                process.arrived = process.receive()
+            for process in self.processes:
+                process.send((self.base.name, self.base.config, self.base.params))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self.workers:
-            worker.end()
+        for process in self.processes:
+            process.end()
+        self.processes.clear()
 
     def prompt_step(self, prompt: SoftPrompt, batch: Batch) -> tuple[float, Arrays]:
         """As the function of this name, equal to rounding."""
+        if not self.processes:
+            raise MiniptError("these workers have ended: begin with others")
         parts = shares(batch, self.count)
-        for worker, part in zip(self.workers, parts, strict=False):
-            worker.send((prompt, part))
-        found = [worker.receive() for worker, _ in zip(self.workers, parts, strict=False)]
-        loss, gradients, N = 0.0, dict.fromkeys(prompt.arrays()), len(batch.answers)
-        for part, of_part in zip(parts, found, strict=True):
+        with self._ended_by_errors():
+            busy = self.processes[: len(parts)]
+            for process, part in zip(busy, parts, strict=True):
+                process.send((prompt, part))
+            found = [process.receive() for process in busy]
+        for of_part in found:
             if isinstance(of_part, Exception):
                 raise of_part
+        loss, gradients, N = 0.0, dict.fromkeys(found[0][1]), len(batch.answers)
+        for part, (loss_of_part, gradients_of_part) in zip(parts, found, strict=True):
             share = len(part.answers) / N
-            loss += share * of_part[0]
-            for name, gradient in of_part[1].items():
+            loss += share * loss_of_part
+            for name, gradient in gradients_of_part.items():
                 add_gradient(gradients, name, share * gradient)
         return loss, gradients
 
+    @contextmanager
+    def _ended_by_errors(self) -> Iterator[None]:
+        """No process is left with an answer that nobody has read."""
+        try:
+            yield
+        except BaseException:
+            self.__exit__()
+            raise
+
 
 def shares(batch: Batch, count: int) -> list[Batch]:
-    """The texts dealt out in turn, so that long and short ones come to all; of few, some get none.
+    """The texts dealt out in turn, so that long and short ones come to all.
 
-    choices stay as they are.
+    Fewer than `count` where the texts are few; choices stay as they are.
     """
-    parts = []
-    for k in range(min(count, len(batch.ids))):
-        names = ("ids", "lengths", "targets", "positions")
-        arrays = {name: getattr(batch, name) for name in names}
-        mine = {name: array[k::count] for name, array in arrays.items() if array is not None}
-        parts.append(replace(batch, **mine))
-    return parts
+    names = ("ids", "lengths", "targets", "positions")
+    arrays = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
+    dealt = [
+        replace(batch, **{name: array[k::count] for name, array in arrays.items()})
+        for k in range(min(count, len(batch.ids)))
+    ]
+    return [part for part in dealt if len(part.answers)]
 
 
-class _Worker:
-    """One process, and this end of the pipe to it."""
+class _Process:
+    """One process, and this end of the pipe to it.
+
+    arrived: it has begun to serve.
+    """
 
     def __init__(self) -> None:
         self.pipe, far_end = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_serve, args=(far_end,), daemon=True)
-        self.process.start()
+        self.arrived = False
+        try:
+            self.process.start()
+        except OSError as error:
+            raise MiniptError(
+                f"a worker could not be started ({error.strerror}): use fewer"
+            ) from error
         far_end.close()  # only the process holds it, so that its death is noticed here
 
     def send(self, what: object) -> None:
         with self._noticing_death():
             self.pipe.send(what)
 
-    def receive(self) -> tuple[float, Arrays] | Exception:
+    def receive(self) -> object:
         with self._noticing_death():
             return self.pipe.recv()
 
@@ -131,11 +150,11 @@ class _Worker:
             yield
         except (EOFError, ConnectionError):
             self.process.join()
-            code = self.process.exitcode
             advice = "each holds a copy of the base: use fewer where memory is short"
-            if code == 1:  # it did not get as far as `_serve`
+            if not self.arrived:
                 advice = "a script that learns with workers begins its work under `if __name__ == "
                 advice += '"__main__":`, since each worker reads the script too'
+            code = self.process.exitcode
             raise MiniptError(f"a worker ended with exit code {code}; {advice}") from None
 
 
@@ -144,6 +163,7 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at Ctrl-C the parent ends its workers
     keep_freed_memory()
     try:
+        pipe.send(True)  # arrived
         base = Base(*pipe.recv(), tokenizer=None)
         while True:
             prompt, batch = pipe.recv()
@@ -156,7 +176,15 @@ def _found(base: Base, prompt: SoftPrompt, batch: Batch) -> tuple[float, Arrays]
     try:
         return prompt_step(base, prompt, batch)
     except Exception as error:  # whatever it is, the parent raises it
+        error.add_note(traceback.format_exc())  # the traceback itself cannot be sent
         return error
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

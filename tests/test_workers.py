@@ -1,21 +1,26 @@
 """A step in shares: the same loss and gradients, however many processes take them."""
 
+import errno
+import multiprocessing
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
 import minipt
+from minipt import workers as workers_module
 from minipt.errors import MiniptError
-from minipt.learn import Settings
+from minipt.learn import Settings, learn
 from minipt.rivals import LEARNERS
 from minipt.text import Batch
 from minipt.tune import PromptLearner
-from minipt.workers import THREADS, Workers, prompt_step, shares
+from minipt.wiring import prompt_step
+from minipt.workers import THREADS, Workers, shares
 
 FAMILIES = {"gpt2": {}, "llama": LLAMA, "bert": BERT, "encoder": BERT | {"head": None}}
 ROWS = ("ids", "lengths", "targets")
@@ -49,6 +54,12 @@ def test_every_text_is_in_one_share():
         together = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_array_equal(together, getattr(batch, name)[[0, 2, 4, 1, 3]])
     assert len(shares(batch, 9)) == 5
+
+
+def test_a_share_without_an_answer_is_none():
+    batch = answers_of_several_tokens(random_base(0), 4)
+    batch.targets[1::2] = -1
+    assert [len(part.ids) for part in shares(batch, 2)] == [2]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -90,19 +101,46 @@ def test_the_same_number_of_workers_gives_the_same_bits(tiny, task):
     assert tiny.fingerprint == before
 
 
-def test_a_run_is_resumed_with_as_many_workers(tiny, task, tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    minipt.tune(tiny, task, checkpoint, workers=2, **QUICK)
+def test_an_interrupted_run_is_resumed_with_as_many_workers(tiny, task, tmp_path, ctrl_c):
+    checkpoint, chosen = tmp_path / "checkpoint", QUICK | {"workers": 2}
+    with ctrl_c(3):
+        assert minipt.tune(tiny, task, checkpoint, **chosen).interrupted
+    assert not multiprocessing.active_children()
     with pytest.raises(MiniptError, match="another workers"):
         minipt.tune(tiny, task, checkpoint, resume=True, **QUICK)
+    resumed = minipt.tune(tiny, task, checkpoint, resume=True, **chosen)
+    whole = minipt.tune(tiny, task, **chosen)
+    np.testing.assert_array_equal(resumed.prompt.vectors, whole.prompt.vectors)
 
 
-def test_the_processes_end_with_the_context_and_leave_the_environment_alone(monkeypatch):
-    monkeypatch.setenv(THREADS[0], "5")
-    monkeypatch.delenv(THREADS[1], raising=False)
+def test_ctrl_c_before_the_first_step_is_no_run(tiny, task, monkeypatch):
+    def pressed(worker):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers_module._Process, "receive", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        minipt.tune(tiny, task, workers=2, **QUICK)
+    assert not multiprocessing.active_children()
+
+
+def test_the_processes_end_with_the_context():
     with Workers(random_base(0), 2) as workers:
-        assert all(worker.process.is_alive() for worker in workers.workers)
-    assert not any(worker.process.is_alive() for worker in workers.workers)
+        processes = [each.process for each in workers.processes]
+        assert all(process.is_alive() for process in processes)
+    assert not multiprocessing.active_children()
+    with pytest.raises(MiniptError, match="these workers have ended"):
+        workers.prompt_step(random_prompt(random_base(0), 2), random_batch(random_base(0), 4, 5))
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads it there")
+def test_each_process_has_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setenv(THREADS[0], "5")  # a user's own word
+    monkeypatch.delenv(THREADS[1], raising=False)
+    monkeypatch.setattr(workers_module, "_cores", lambda: 9)
+    with Workers(random_base(0), 3) as workers:
+        for each in workers.processes:
+            inherited = Path(f"/proc/{each.process.pid}/environ").read_text().split("\0")
+            assert {f"{THREADS[0]}=5", f"{THREADS[1]}=3"} <= set(inherited)
     assert os.environ[THREADS[0]] == "5"
     assert THREADS[1] not in os.environ
 
@@ -112,18 +150,31 @@ def test_a_worker_that_dies_is_an_error_with_advice():
     prompt, batch = random_prompt(base, 2), random_batch(base, 4, 5)
     with Workers(base, 2) as workers:
         workers.prompt_step(prompt, batch)
-        workers.workers[1].process.kill()
+        workers.processes[1].process.kill()
         with pytest.raises(MiniptError, match="exit code -9; each holds a copy of the base"):
             workers.prompt_step(prompt, batch)
+        assert not multiprocessing.active_children()  # nor is the other's answer read later
+
+
+def test_a_worker_that_cannot_be_started(monkeypatch):
+    def refuse(process):
+        raise BlockingIOError(errno.EAGAIN, "too many processes")
+
+    monkeypatch.setattr(workers_module.SPAWN.Process, "start", refuse)
+    with pytest.raises(MiniptError, match=r"not be started \(too many processes\): use fewer"):
+        Workers(random_base(0), 2).__enter__()
 
 
 def test_what_goes_wrong_in_a_worker_is_raised_here():
     base = random_base(0)
-    batch = random_batch(base, 4, 5)
+    prompt, batch = random_prompt(base, 2), random_batch(base, 4, 5)
     with Workers(base, 2) as workers:
         with pytest.raises(MiniptError, match="lie outside 0 to"):
-            workers.prompt_step(random_prompt(base, 2), replace(batch, ids=batch.ids + 1000))
-        assert workers.prompt_step(random_prompt(base, 2), batch)[0] > 0  # and it lives on
+            workers.prompt_step(prompt, replace(batch, ids=batch.ids + 1000))
+        with pytest.raises(AttributeError) as caught:
+            workers.prompt_step(None, batch)
+        assert "wiring.py" in caught.value.__notes__[0]  # where it came from
+        assert workers.prompt_step(prompt, batch)[0] > 0  # and they live on
 
 
 def test_a_script_that_forgets_its_main_is_told(tmp_path):
@@ -136,11 +187,16 @@ def test_a_script_that_forgets_its_main_is_told(tmp_path):
     assert 'begins its work under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("learner", sorted(LEARNERS.keys() & {"full", "lora", "prefix", "probe"}))
-def test_what_is_no_prompt_learns_in_one_process(tiny, task, learner):
-    chosen = Settings(workers=2, **QUICK)
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_prompts_learn_by_workers_and_nothing_else_does(tiny, task, learner):
+    start = {"method": "text", "text": "a small house", "steps": 1}
+    chosen = Settings(workers=2, **QUICK | start)
+    made = LEARNERS[learner](tiny, task, chosen)
+    if isinstance(made, PromptLearner):
+        assert learn(made, task, chosen).history[1]["loss"] > 0
+        return
     with pytest.raises(MiniptError, match=f"{learner} learns in one process"):
-        minipt.learn.learn(LEARNERS[learner](tiny, task, chosen), task, chosen)
+        learn(made, task, chosen)
 
 
 def test_workers_that_make_no_sense_are_refused():
