@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 LEGEND = """\
 prompt.* are the prompt's rows, text.* those of the text, which go through the layers with them and
 read their keys and values; h0 is the lowest layer. size: the mean absolute value; gradient: that of
-d loss / d array, which has the array's shape; -: none was computed: not all of the array's rows
-depend on the prompt, or it is an op's helper, which the op's backward differentiates through in one
-formula."""
+d loss / d array, which has the array's shape; -: none was computed: it was needed for none of the
+array's rows, or only for some, or the array is an op's helper, which the op's backward
+differentiates through in one formula."""
 
 
 @dataclass(frozen=True)

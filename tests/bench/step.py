@@ -7,14 +7,13 @@
 
 A step is the loss, the prompt's gradient and Adam, on the same random GPT-2 or Llama, texts and
 prompt for all, which are first held to agree. Ours is taken in one process, and by two workers that
-share its texts. PEFT is used as its guide does: the answer
-stands behind the text and `labels` are -100 elsewhere, so its texts are one token longer. Plain
-PyTorch is what one can write by hand, prompt and text concatenated, with frozen parameters, fused
-attention and the output matrix on the last row only. An epoch is one over a sample of
-real reviews that has the lengths of all of them, in front of a base that has a name, in the same
-batches for both: random ones, padded to the longest, as PEFT's usual collator makes them, and such
-of neighbouring length, as minipt's `tune` makes them. Memory is that of the whole process during
-the first steps.
+share its texts. PEFT is used as its guide does: the answer stands behind the text and `labels` are
+-100 elsewhere, so its texts are one token longer. Plain PyTorch is what one can write by hand,
+prompt and text concatenated, with frozen parameters, fused attention and the output matrix on the
+last row only. An epoch is one over a sample of real reviews that has the lengths of all of them, in
+front of a base that has a name, in the same batches for both: random ones, padded to the longest,
+as PEFT's usual collator makes them, and such of neighbouring length, as minipt's `tune` makes them.
+Memory is that of the whole process during the first steps, of workers not looked at.
 
 Each lives in a process of its own, as its user would run it: beside this program's own imports
 nothing else is there, and what minipt tells the C library does not reach its rivals. They take
