@@ -10,6 +10,7 @@ again behind it. The story continues in `layer.py`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -32,17 +33,26 @@ class Stream:
     wanted: int = 0
     lengths: np.ndarray | None = None
 
-    @property
+    @cached_property
     def counts(self) -> np.ndarray:
         """How many rows of each text are real. (B,)"""
         B, T, _ = self.x.shape
         return np.full(B, T) if self.lengths is None else self.lengths
 
-    @property
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """How many real rows the texts before each have. (B,)"""
+        return self.counts.cumsum() - self.counts
+
+    @cached_property
     def all_rows(self) -> np.ndarray:
         """The indices of each text's rows, padding included. (B, T)"""
         B, T, _ = self.x.shape
-        return np.broadcast_to(np.arange(T), (B, T))
+        return np.arange(T)[None].repeat(B, axis=0)
+
+    def real(self, places: np.ndarray) -> np.ndarray:
+        """Which of these indices (B, n) into T are no padding, counted row by row. (N,)"""
+        return (places < self.counts[:, None]).ravel().nonzero()[0]
 
 
 class Rows:
@@ -58,13 +68,13 @@ class Rows:
         self.names = [stream.name for stream in streams]
         every = places is None
         places = [stream.all_rows for stream in streams] if every else places
-        pairs = list(zip(streams, places, strict=True))
-        real = [place < stream.counts[:, None] for stream, place in pairs]  # (B, n) each
+        real = [stream.real(place) for stream, place in zip(streams, places, strict=True)]
         self.index = slice(None) if every else _index(streams, places, real)
         self.shapes = [place.shape for place in places]  # (B, n)
-        # Where among the B·n places those are that are no padding; None: everywhere.
-        self.kept = [None if each.all() else each.ravel().nonzero()[0] for each in real]
-        self.ends = list(accumulate(int(each.sum()) for each in real))
+        # Which of the B·n places are no padding; None: all.
+        pairs = zip(places, real, strict=True)
+        self.kept = [None if len(each) == place.size else each for place, each in pairs]
+        self.ends = list(accumulate(len(each) for each in real))
 
     def of(self, matrix: np.ndarray) -> np.ndarray:
         """These out of all rows."""
@@ -109,8 +119,7 @@ def _index(
     """Where the real ones of these places stand in the matrix of all rows. (N,)"""
     parts, start = [], 0
     for stream, place, each in zip(streams, places, real, strict=True):
-        ends = start + np.cumsum(stream.counts)  # (B,)
-        index = (ends - stream.counts)[:, None] + place  # (B, n)
-        parts.append(index[each])
-        start = ends[-1]
+        index = start + stream.starts[:, None] + place  # (B, n)
+        parts.append(index.ravel()[each])
+        start += int(stream.counts.sum())
     return np.concatenate(parts)
