@@ -1,4 +1,4 @@
-"""A step by several processes: each takes a share of the texts, in front of its own frozen base.
+"""A step by several processes: each takes a share of the texts, and all read one frozen base.
 
 In: a base, and in each step a prompt and a batch. Out: the batch's loss and the prompt's gradients,
 put together from those of its shares. The loss is a mean over N answers, share k has N_k of them:
@@ -6,21 +6,25 @@ put together from those of its shares. The loss is a mean over N answers, share 
     loss = Σ_k N_k / N loss_k,    so    gradient = Σ_k N_k / N gradient_k
 
 Whoever trains a whole model this way has to send all of its gradient from every process in every
-step. Here the base does not change and is sent once; then P·C numbers go out, with the token ids,
-and P·C come back. A sum that is added up in shares is added in another order, so that another
-number of processes gives other last bits; the same number gives the same. The story continues in
-`tune.py`.
+step. Here the base does not change: it lies in memory once, for all to read, and in a step P·C
+numbers go out, with the token ids, and P·C come back. A sum that is added up in shares is added in
+another order, so that another number of processes gives other last bits; the same number gives the
+same. The story continues in `tune.py`.
 """
 
 import multiprocessing
 import os
 import signal
+import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Self
+
+import numpy as np
 
 from minipt.base import Base
 from minipt.errors import MiniptError
@@ -34,17 +38,21 @@ from minipt.wiring import prompt_step
 SPAWN = multiprocessing.get_context("spawn")
 # What BLAS libraries read, when they are loaded, to know how many threads to use.
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# How the base's files are read: mapped, they are in memory once. Windows deletes no file that is
+# mapped; there each process reads a copy.
+MAPPED = "r" if os.name == "posix" else None
 
 
 class Workers:
-    """A context in which `count` processes hold the base; they end with it.
+    """A context in which `count` processes read the base; they end with it.
 
     Each uses its share of the processor's cores, or what a variable of `THREADS` says.
 
     >>> with Workers(base, 2) as workers:
     ...     loss, gradients = workers.prompt_step(prompt, batch)
 
-    Raises MiniptError when a process cannot be started or has died.
+    Raises MiniptError when a process cannot be started or has died, and when there is no room for
+    the base among the system's temporary files, where it passes through.
     """
 
     def __init__(self, base: Base, count: int) -> None:
@@ -59,8 +67,11 @@ class Workers:
                     self.processes.append(_Process())
             for process in self.processes:
                 process.arrived = process.receive()
-            for process in self.processes:
-                process.send((self.base.name, self.base.config, self.base.params))
+            with _files(self.base.params) as paths:
+                for process in self.processes:
+                    process.send((self.base.name, self.base.config, paths))
+                for process in self.processes:
+                    process.receive()  # it has read them
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,7 +161,7 @@ class _Process:
             yield
         except (EOFError, ConnectionError):
             self.process.join()
-            advice = "each holds a copy of the base: use fewer where memory is short"
+            advice = "each needs memory of its own: use fewer where it is short"
             if not self.arrived:
                 advice = "a script that learns with workers begins its work under `if __name__ == "
                 advice += '"__main__":`, since each worker reads the script too'
@@ -164,7 +175,10 @@ def _serve(pipe: Connection) -> None:
     keep_freed_memory()
     try:
         pipe.send(True)  # arrived
-        base = Base(*pipe.recv(), tokenizer=None)
+        name, config, paths = pipe.recv()
+        params = {key: np.asarray(np.load(path, MAPPED)) for key, path in paths.items()}
+        base = Base(name, config, params, tokenizer=None)
+        pipe.send(True)  # the files have been read
         while True:
             prompt, batch = pipe.recv()
             pipe.send(_found(base, prompt, batch))
@@ -178,6 +192,30 @@ def _found(base: Base, prompt: SoftPrompt, batch: Batch) -> tuple[float, Arrays]
     except Exception as error:  # whatever it is, the parent raises it
         error.add_note(traceback.format_exc())  # the traceback itself cannot be sent
         return error
+
+
+@contextmanager
+def _files(params: Arrays) -> Iterator[dict[str, Path]]:
+    """The arrays as files, which are deleted with the block; what is mapped then stays so."""
+    with _room_for_files():
+        directory = tempfile.TemporaryDirectory(prefix="minipt-")
+    with directory:
+        paths = {name: Path(directory.name) / f"{name}.npy" for name in params}
+        with _room_for_files():
+            for name, path in paths.items():
+                np.save(path, params[name])
+        yield paths
+
+
+@contextmanager
+def _room_for_files() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MiniptError(
+            f"there is no room for the workers' base among the temporary files ({error}): make "
+            "some, or name another directory in TMPDIR, or use one worker"
+        ) from error
 
 
 def _cores() -> int:

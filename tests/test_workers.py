@@ -3,8 +3,10 @@
 import errno
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,7 +153,7 @@ def test_a_worker_that_dies_is_an_error_with_advice():
     with Workers(base, 2) as workers:
         workers.prompt_step(prompt, batch)
         workers.processes[1].process.kill()
-        with pytest.raises(MiniptError, match="exit code -9; each holds a copy of the base"):
+        with pytest.raises(MiniptError, match="exit code -9; each needs memory of its own"):
             workers.prompt_step(prompt, batch)
         assert not multiprocessing.active_children()  # nor is the other's answer read later
 
@@ -163,6 +165,32 @@ def test_a_worker_that_cannot_be_started(monkeypatch):
     monkeypatch.setattr(workers_module.SPAWN.Process, "start", refuse)
     with pytest.raises(MiniptError, match=r"not be started \(too many processes\): use fewer"):
         Workers(random_base(0), 2).__enter__()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_read_one_copy_of_the_base(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    base = random_base(0)
+    with Workers(base, 2) as workers:
+        assert not list(tmp_path.iterdir())  # nothing is left, however the program ends
+        mapped = [Path(f"/proc/{each.process.pid}/maps").read_text() for each in workers.processes]
+    for name in base.params:
+        assert all(
+            re.search(rf" r--s .*/{re.escape(name)}\.npy \(deleted\)", maps) for maps in mapped
+        )
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_no_room_for_the_files_of_the_base(full, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("81408 requested and 0 written")  # as NumPy says it
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if full else tmp_path / "nowhere"))
+    monkeypatch.setattr(np, "save", refuse)
+    workers = Workers(random_base(0), 2)
+    with pytest.raises(MiniptError, match=r"among the temporary files \(.* in TMPDIR"):
+        workers.__enter__()
+    assert not workers.processes and not list(tmp_path.iterdir())
 
 
 def test_what_goes_wrong_in_a_worker_is_raised_here():

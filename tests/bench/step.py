@@ -13,7 +13,8 @@ prompt and text concatenated, with frozen parameters, fused attention and the ou
 last row only. An epoch is one over a sample of real reviews that has the lengths of all of them, in
 front of a base that has a name, in the same batches for both: random ones, padded to the longest,
 as PEFT's usual collator makes them, and such of neighbouring length, as minipt's `tune` makes them.
-Memory is that of the whole process during the first steps, of workers not looked at.
+Memory is that of the whole process during the first steps, and of its workers after them, what they
+share counted once.
 
 Each lives in a process of its own, as its user would run it: beside this program's own imports
 nothing else is there, and what minipt tells the C library does not reach its rivals. They take
@@ -407,14 +408,23 @@ def first_steps(step: Callable[[], tuple]) -> tuple[tuple[float, np.ndarray], di
     cannot be set back, and begins at the size of the parent process.
     """
     Path("/proc/self/clear_refs").write_text("5")
-    loaded = status_mb("VmRSS")
+    loaded = memory_mb("self/status", "VmRSS") + of_workers_mb()
     results = [step() for _ in range(3)]
-    return results[0], {"loaded": loaded, "peak": status_mb("VmHWM")}
+    return results[0], {
+        "loaded": loaded,
+        "peak": memory_mb("self/status", "VmHWM") + of_workers_mb(),
+    }
 
 
-def status_mb(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+def of_workers_mb() -> float:
+    """What this process's workers hold now, each counting its part of what they share."""
+    workers = multiprocessing.active_children()
+    return sum(memory_mb(f"{worker.pid}/smaps_rollup", "Pss") for worker in workers)
+
+
+def memory_mb(file: str, key: str) -> float:
+    lines = Path("/proc", file).read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 def repeat(work: Callable[[], object], least: int) -> list[float]:
@@ -477,9 +487,7 @@ def compare(workers: dict[str, Worker], rounds: int, title: str) -> tuple[dict, 
     finally:
         for worker in workers.values():
             worker.process.terminate()
-    # That of workers' processes is not looked at.
-    memory = {key: found for key, (_, found) in first.items() if not key.startswith("workers")}
-    return memory, seconds
+    return {key: found for key, (_, found) in first.items()}, seconds
 
 
 def check_agreement(results: dict[str, tuple[float, np.ndarray]]) -> None:
@@ -505,7 +513,8 @@ def ratio(theirs: list[float], ours: list[float]) -> list[float]:
 def print_steps(results: list[dict]) -> None:
     print("\nA step, T=24. Ratios of medians over ours, in brackets a round's quartiles.\n")
     columns = ("base", "P", "ours", "PEFT / ours", "plain PyTorch / ours", "by 2 workers: ours")
-    print(f"| {' | '.join(columns)} | PEFT / ours | plain / ours | peak MB: ours, PEFT, plain |")
+    columns += ("PEFT / ours", "plain / ours", "peak MB: ours, by 2 workers, PEFT, plain")
+    print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|---|")
     for result in results:
         shape = SHAPES[result["shape"]]
