@@ -42,7 +42,7 @@ def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.nd
     features = read_features(base, hidden, batch, trace)  # (N, C)
     trace.save("text.features", features)
     # Few rows and a long table: this way round the product takes half of the time.
-    logits = np.ascontiguousarray((choice_vectors(base, batch.choices) @ features.T).T)  # (N, K)
+    logits = (choice_vectors(base, batch.choices) @ features.T).T.copy()  # (N, K)
     if base.config.head == "masked" and not _are_vectors(batch.choices):
         bias = base.params["head.bias"]
         logits += bias if batch.choices is None else bias[batch.choices]
