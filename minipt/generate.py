@@ -13,7 +13,7 @@ import numpy as np
 
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.layer import Past, empty_past
+from minipt.layer import Pass, Past, empty_past
 from minipt.model import embed_tokens, forward
 from minipt.prompt import SoftPrompt
 from minipt.readout import readout
@@ -93,7 +93,7 @@ def advance(base: Base, ids: np.ndarray, past: Past) -> tuple[np.ndarray, Past]:
     start = past[0][0].shape[1]
     x = embed_tokens(base, ids[None], start)  # (1, T, C)
     last = np.array([[len(ids) - 1]])  # (1, 1)
-    hidden, present = forward(base, [Stream("text", x, last)], Untraced(), past)  # (1, 1, C)
+    hidden, present = forward(Pass(base, [Stream("text", x, last)], Untraced(), past))  # (1, 1, C)
     grown = [
         (np.concatenate([past_key, key], axis=1), np.concatenate([past_value, value], axis=1))
         for (past_key, past_value), (key, value) in zip(past, present, strict=True)

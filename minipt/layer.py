@@ -28,7 +28,13 @@ NORMS = {
 
 
 class Pass:
-    """One way through all layers, forward or back: what they share, and which rows are which.
+    """A step's way through all layers, forth and back: what they share, and which rows are which.
+
+    streams: each, of a name of its own, attends to the keys and values that the one before it left,
+    the first to those of `past`; a stream that another attends to has one text. Only the last
+    stream is read out: of the others, R = 0.
+    gradients: to train some of the parameters, their names are its keys; the way back fills it, and
+    of each text all T rows are wanted.
 
     It hands out its layers and keeps none: held by each other, both would live on after the step,
     with all its arrays, until Python's search for such circles finds them.
@@ -39,7 +45,7 @@ class Pass:
         base: Base,
         streams: Sequence[Stream],
         trace: Trace,
-        past: Past | None,
+        past: Past | None = None,
         gradients: Gradients | None = None,
     ) -> None:
         config, dtype = base.config, streams[0].x.dtype

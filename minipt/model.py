@@ -29,7 +29,7 @@ from minipt import ops
 from minipt.base import Base
 from minipt.layer import KeyValue, Layer, Pass, Past
 from minipt.streams import Stream
-from minipt.trace import Gradients, Trace, add_gradient
+from minipt.trace import Gradients, add_gradient
 
 ACTIVATIONS = {
     "gelu_tanh": (ops.gelu, ops.gelu_dx),
@@ -73,20 +73,14 @@ def embed_vectors(base: Base, vectors: np.ndarray) -> np.ndarray:
     return _place(base, vectors, 0)
 
 
-def forward(
-    base: Base, streams: Sequence[Stream], trace: Trace, past: Past | None = None
-) -> tuple[np.ndarray, Past]:
+def forward(way: Pass) -> tuple[np.ndarray, Past]:
     """All blocks and the outer norm. Of the last one's rows only those that are read out ask.
 
-    Each stream, of a name of its own, attends to the keys and values that the one before it left,
-    the first to those of `past`; a stream that another attends to has one text. Only the last
-    stream is read out: of the others, R = 0.
-
-    -> hidden (B, R, C), and the keys and values (Hkv, T, D) that the first text of the last stream
+    -> hidden (B, R, C) of the last stream, and the keys and values (Hkv, T, D) that its first text
     leaves in each layer
     """
-    way, norm_first = Pass(base, streams, trace, past), base.config.norm_first
-    x = way.every.join([stream.x for stream in streams])  # (N, C)
+    norm_first = way.base.config.norm_first
+    x = way.every.join([stream.x for stream in way.streams])  # (N, C)
     if not norm_first:
         x = way.outside().norm("embedding.norm", x, way.every)
     present = []
@@ -99,35 +93,28 @@ def forward(
     return way.read.split(x)[-1], present
 
 
-def backward(
-    base: Base,
-    dhidden: np.ndarray,
-    streams: Sequence[Stream],
-    trace: Trace,
-    past: Past | None = None,
-    gradients: Gradients | None = None,
-) -> tuple[list[np.ndarray], Past]:
+def backward(way: Pass, dhidden: np.ndarray) -> tuple[list[np.ndarray], Past]:
     """The way back through what `forward` left in the trace.
 
-    A frozen base's parameters need no gradient, and none is computed; to train some of them, their
-    names are the keys of `gradients`, which is filled, and of each text all T rows are wanted.
+    A frozen base's parameters need no gradient, and none is computed but of those that the way
+    was asked for.
 
-    dhidden (B, R, C) of the last stream; streams and past as `forward` had them
+    dhidden (B, R, C) of the last stream
     -> dx (B, N, C) of the wanted rows of each stream, and the gradients of past's arrays
     """
-    way, norm_first = Pass(base, streams, trace, past, gradients), base.config.norm_first
-    nothing = [dhidden[:1, :0]] * (len(streams) - 1)  # of other streams no rows are read out
+    config = way.base.config
+    nothing = [dhidden[:1, :0]] * (len(way.streams) - 1)  # of other streams no rows are read out
     dx = way.read.join([*nothing, dhidden])  # (N, C)
-    if norm_first:
+    if config.norm_first:
         dx = way.outside().norm_dx("final", dx, way.read)
     dpast = []
     for layer in reversed(way.layers()):
         dx = _mlp_dx(layer, dx)
         dx, dleft = _attention_dx(layer, dx)  # (N, C), in layer 0 of the rows that are wanted
         dpast.append(dleft)
-    if base.config.layers == 1:  # the last layer goes back to all rows
+    if config.layers == 1:  # the last layer goes back to all rows
         dx = way.wanted.of(dx)
-    if not norm_first:
+    if not config.norm_first:
         dx = way.outside().norm_dx("embedding.norm", dx, way.wanted)
     return way.wanted.split(dx), dpast[::-1]
 
@@ -272,7 +259,7 @@ def _mlp(layer: Layer, x: np.ndarray) -> np.ndarray:
     layer.save("mlp.sigma", sigma)
     if config.gated:
         up = layer.save("mlp.up", layer.linear("mlp.up", normed))
-        product = layer.note("mlp.product", layer.save("mlp.active", active) * up)
+        product = layer.note("mlp.product", layer.note("mlp.active", active) * up)
     else:
         product = layer.note("mlp.active", active)
     down = layer.note("mlp.down", layer.linear("mlp.down", product))  # (N, C)
@@ -288,13 +275,14 @@ def _mlp_dx(layer: Layer, dout: np.ndarray) -> np.ndarray:
     layer.note_grad("out", dout)
     layer.note_grad("mlp.down", dout)
     dactive = layer.linear_dx("mlp.down", dout)  # (N, F)
+    inner, sigma = layer.take(bent), layer.take("mlp.sigma")
     if config.gated:
         dproduct = layer.note_grad("mlp.product", dactive)
-        dup = layer.note_grad("mlp.up", dproduct * layer.take("mlp.active"))
+        active = inner * sigma  # as every activation is, so that it need not be kept
+        dup = layer.note_grad("mlp.up", dproduct * active)
         dactive = dproduct * layer.take("mlp.up")
     layer.note_grad("mlp.active", dactive)
-    sigma = layer.take("mlp.sigma")
-    dinner = ACTIVATIONS[config.activation][1](dactive, layer.take(bent), sigma)
+    dinner = ACTIVATIONS[config.activation][1](dactive, inner, sigma)
     dx = layer.linear_dx(bent, layer.note_grad(bent, dinner))  # (N, C)
     if config.gated:
         dx += layer.linear_dx("mlp.up", dup)

@@ -13,6 +13,7 @@ import numpy as np
 
 from minipt.base import Base
 from minipt.errors import MiniptError
+from minipt.layer import Pass
 from minipt.model import embed_tokens, forward
 from minipt.readout import embeddings
 from minipt.streams import Stream
@@ -77,5 +78,5 @@ def _embed_one(base: Base, ids: np.ndarray) -> np.ndarray:
     read = np.arange(len(ids))[None]  # (1, R = T)
     x = embed_tokens(base, batch.ids, start=0)  # (1, T, C)
     text = Stream("text", x, read, lengths=batch.lengths)
-    hidden, _ = forward(base, [text], Untraced())  # (1, T, C)
+    hidden, _ = forward(Pass(base, [text], Untraced()))  # (1, T, C)
     return embeddings(hidden, batch, Untraced())

@@ -28,7 +28,7 @@ import numpy as np
 from minipt import ops
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.layer import Past
+from minipt.layer import Pass, Past
 from minipt.model import backward, embed_tokens, embed_tokens_dw, embed_vectors, forward
 from minipt.prompt import SoftPrompt
 from minipt.readout import readout, readout_dw, readout_dx, rows_to_read
@@ -145,7 +145,7 @@ def read_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
         return None
     x = embed_vectors(base, prompt.vectors.astype(base.dtype))[None]  # (1, P, C)
     stream = Stream("prompt", x, READ_NOTHING, lengths=np.array([x.shape[1]]))
-    return forward(base, [stream], Untraced())[1]
+    return forward(Pass(base, [stream], Untraced()))[1]
 
 
 def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.ndarray:
@@ -175,7 +175,7 @@ def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
     vectors (P, C), or (B, P, C): a prompt for each text.
     """
     both = _together(base, vectors.astype(base.dtype), batch)
-    hidden, _ = forward(base, [both], Untraced())  # (B, R, C)
+    hidden, _ = forward(Pass(base, [both], Untraced()))  # (B, R, C)
     return readout(base, hidden, batch, Untraced())
 
 
@@ -186,7 +186,7 @@ def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
 
 def hidden_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
     """The hidden states that these answers are made from. (B, R, C)"""
-    return forward(base, [_text(base, batch, _length(past))], Untraced(), past)[0]
+    return forward(Pass(base, [_text(base, batch, _length(past))], Untraced(), past))[0]
 
 
 def _text(base: Base, batch: Batch, start: int, wanted: int = 0) -> Stream:
@@ -217,9 +217,10 @@ def _step(
     gradients: Gradients | None,
 ) -> tuple[float, list[np.ndarray], Past]:
     """Forward to the loss and back: the loss, dx of each stream's wanted rows, dpast."""
-    hidden, _ = forward(base, streams, trace, past)  # (B, R, C)
+    way = Pass(base, streams, trace, past, gradients)
+    hidden, _ = forward(way)  # (B, R, C)
     loss, dhidden = _loss(base, hidden, batch, trace, gradients)
-    dx, dpast = backward(base, dhidden, streams, trace, past, gradients)
+    dx, dpast = backward(way, dhidden)
     return loss, dx, dpast
 
 

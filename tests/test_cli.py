@@ -451,7 +451,7 @@ def test_ctrl_c_before_the_first_checkpoint(call, job, here, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
 def test_a_real_interrupt_and_its_resumption_end_with_the_same_bits(call, job, here):
-    line = [*job, "--steps", "4000"]
+    line = [*job, "--steps", "1200"]
     process = subprocess.Popen(
         [sys.executable, "-m", "minipt", *line],
         stdout=subprocess.DEVNULL,

@@ -11,9 +11,8 @@ from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.generate import advance, choose, generate, keep_top_k, keep_top_p, soften
 from minipt.gradcheck import compare
-from minipt.layer import empty_past
+from minipt.layer import Pass, empty_past
 from minipt.prompt import SoftPrompt
-from minipt.streams import Stream
 from minipt.text import Batch
 from minipt.trace import Trace
 from minipt.wiring import read_prompt
@@ -86,9 +85,9 @@ def test_the_prompt_and_the_text_are_computed_once_then_a_row_a_step(base, monke
     def counted(module):
         forward = module.forward
 
-        def count(base: Base, streams: list[Stream], *others: object) -> tuple:
-            rows.extend(stream.x.shape[:2] for stream in streams)
-            return forward(base, streams, *others)
+        def count(way: Pass) -> tuple:
+            rows.extend(stream.x.shape[:2] for stream in way.streams)
+            return forward(way)
 
         monkeypatch.setattr(module, "forward", count)
 

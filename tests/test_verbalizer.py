@@ -8,6 +8,7 @@ from tokenizers import AddedToken, processors
 from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.gradcheck import compare
+from minipt.layer import Pass
 from minipt.model import forward
 from minipt.streams import Stream
 from minipt.text import batches, encode
@@ -101,7 +102,7 @@ def test_an_embedding_has_the_direction_of_the_mean_hidden_state():
     x = p["token.table"][ids] + p["position.table"][: len(ids)] + p["segment.table"][0]  # (T, C)
     lengths = np.array([len(ids)])
     text = Stream("text", x[None], every, lengths=lengths)
-    hidden, _ = forward(base, [text], Untraced())  # (1, T, C)
+    hidden, _ = forward(Pass(base, [text], Untraced()))  # (1, T, C)
     mean = hidden[0].mean(0)
     assert compare("embedding", embed(base, ["a good day"])[0], mean / np.linalg.norm(mean)) < 1e-6
 

@@ -202,7 +202,7 @@ def activations(config: Config, way: str, step: Step) -> int:
 
     A layer keeps its keys and values, 2 B T Ckv of Ckv = Hkv D channels, the queries, B R C, the
     weights, B H R (P+T), both norms' rows and deviations, B T (C+1) and B R (C+1), and of the MLP
-    2 B R F, gated 4 B R F; R is T in all but the last. The norm outside the layers keeps B R (C+1),
+    2 B R F, gated 3 B R F; R is T in all but the last. The norm outside the layers keeps B R (C+1),
     or at the bottom B T (C+1). The readout keeps N C, and what its head needs. Where weights learn,
     the inputs of their linear maps are kept too. A probe keeps N C and no more.
     """
@@ -270,7 +270,7 @@ def _kept(config: Config, stream: _Stream) -> int:
         R = _going_on(config, stream, layer)
         normed = stream.T if config.norm_first else R
         kept += 2 * stream.T * shared + R * C + H * R * (stream.P + stream.T)
-        kept += (normed + R) * (C + 1) + (4 if config.gated else 2) * R * F
+        kept += (normed + R) * (C + 1) + (3 if config.gated else 2) * R * F
     return stream.B * kept
 
 
