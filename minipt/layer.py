@@ -1,10 +1,10 @@
 """What a layer works with, by short names: its parameters, its rows, its arrays in the trace.
 
-In: a `Base`, the streams of texts that pass through it, a trace. Out: a `Pass`, one way through all
-layers, forward or back, and a `Layer` for each: it multiplies by its weights, knows which rows ask
-and which need a gradient, and writes what is computed into the trace under its full name. How far
-rows see (masks) and how far they are turned (rotary positions) is decided here, once for all
-layers. The story continues in `model.py`, where the layers compute.
+In: a `Base`, the streams of texts that pass through it, a trace. Out: a `Pass`, a step's way
+through all layers, and a `Layer` for each: it multiplies by its weights, knows which rows ask and
+which need a gradient, and writes what is computed into the trace under its full name. How far rows
+see (masks) and how far they are turned (rotary positions) is decided here, once for all layers. The
+story continues in `model.py`, where the layers compute.
 """
 
 from collections.abc import Callable, Sequence

@@ -96,8 +96,8 @@ def forward(way: Pass) -> tuple[np.ndarray, Past]:
 def backward(way: Pass, dhidden: np.ndarray) -> tuple[list[np.ndarray], Past]:
     """The way back through what `forward` left in the trace.
 
-    A frozen base's parameters need no gradient, and none is computed but of those that the way
-    was asked for.
+    A frozen base's parameters need no gradient, and none is computed but of those that the way's
+    `gradients` name.
 
     dhidden (B, R, C) of the last stream
     -> dx (B, N, C) of the wanted rows of each stream, and the gradients of past's arrays
