@@ -278,7 +278,7 @@ def _mlp_dx(layer: Layer, dout: np.ndarray) -> np.ndarray:
     inner, sigma = layer.take(bent), layer.take("mlp.sigma")
     if config.gated:
         dproduct = layer.note_grad("mlp.product", dactive)
-        active = inner * sigma  # as every activation is, so that it need not be kept
+        active = inner * sigma  # (N, F), as each of `ACTIVATIONS` makes it: no need to keep it
         dup = layer.note_grad("mlp.up", dproduct * active)
         dactive = dproduct * layer.take("mlp.up")
     layer.note_grad("mlp.active", dactive)
