@@ -31,7 +31,6 @@ from minipt.errors import MiniptError
 from minipt.learn import Arrays, keep_freed_memory
 from minipt.prompt import SoftPrompt
 from minipt.text import Batch
-from minipt.trace import add_gradient
 from minipt.wiring import prompt_step
 
 # A fork would copy a BLAS library in the middle of whatever its threads were doing.
@@ -68,8 +67,8 @@ class Workers:
             for process in self.processes:
                 process.arrived = process.receive()
             with _files(self.base.params) as paths:
-                for process in self.processes:
-                    process.send((self.base.name, self.base.config, paths))
+                for k, process in enumerate(self.processes):
+                    process.send((k, self.count, self.base.name, self.base.config, paths))
                 for process in self.processes:
                     process.receive()  # it has read them
         return self
@@ -83,21 +82,18 @@ class Workers:
         """As the function of this name, equal to rounding."""
         if not self.processes:
             raise MiniptError("these workers have ended: begin with others")
-        parts = shares(batch, self.count)
         with self._ended_by_errors():
-            busy = self.processes[: len(parts)]
-            for process, part in zip(busy, parts, strict=True):
-                process.send((prompt, part))
+            busy = self.processes[: len(batch.ids)]
+            for process in busy:
+                process.send((prompt, batch))
             found = [process.receive() for process in busy]
-        for of_part in found:
-            if isinstance(of_part, Exception):
-                raise of_part
-        loss, gradients, N = 0.0, dict.fromkeys(found[0][1]), len(batch.answers)
-        for part, (loss_of_part, gradients_of_part) in zip(parts, found, strict=True):
-            share = len(part.answers) / N
-            loss += share * loss_of_part
-            for name, gradient in gradients_of_part.items():
-                add_gradient(gradients, name, share * gradient)
+        for each in found:
+            if isinstance(each, Exception):
+                raise each
+        parts = [each for each in found if each is not None]
+        loss = sum(loss for loss, _ in parts)
+        names = parts[0][1]
+        gradients = {name: sum(gradients[name] for _, gradients in parts) for name in names}
         return loss, gradients
 
     @contextmanager
@@ -110,18 +106,14 @@ class Workers:
             raise
 
 
-def shares(batch: Batch, count: int) -> list[Batch]:
-    """The texts dealt out in turn, so that long and short ones come to all.
+def share(batch: Batch, k: int, count: int) -> Batch:
+    """Every `count`-th text from the k-th on, so that long and short ones come to all.
 
-    Fewer than `count` where the texts are few; choices stay as they are.
+    Choices stay as they are.
     """
     names = ("ids", "lengths", "targets", "positions")
     arrays = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
-    dealt = [
-        replace(batch, **{name: array[k::count] for name, array in arrays.items()})
-        for k in range(min(count, len(batch.ids)))
-    ]
-    return [part for part in dealt if len(part.answers)]
+    return replace(batch, **{name: array[k::count] for name, array in arrays.items()})
 
 
 class _Process:
@@ -175,23 +167,31 @@ def _serve(pipe: Connection) -> None:
     keep_freed_memory()
     try:
         pipe.send(True)  # arrived
-        name, config, paths = pipe.recv()
+        k, count, name, config, paths = pipe.recv()
         params = {key: np.asarray(np.load(path, MAPPED)) for key, path in paths.items()}
         base = Base(name, config, params, tokenizer=None)
         pipe.send(True)  # the files have been read
         while True:
             prompt, batch = pipe.recv()
-            pipe.send(_found(base, prompt, batch))
+            pipe.send(_found(base, prompt, batch, k, count))
     except (EOFError, ConnectionError):  # the parent is gone
         return
 
 
-def _found(base: Base, prompt: SoftPrompt, batch: Batch) -> tuple[float, Arrays] | Exception:
+def _found(
+    base: Base, prompt: SoftPrompt, batch: Batch, k: int, count: int
+) -> tuple[float, Arrays] | Exception | None:
+    """What share k adds to the batch's loss and gradients; None: it has no answer."""
     try:
-        return prompt_step(base, prompt, batch)
+        part = share(batch, k, count)
+        if not len(part.answers):
+            return None
+        loss, gradients = prompt_step(base, prompt, part)
     except Exception as error:  # whatever it is, the parent raises it
         error.add_note(traceback.format_exc())  # the traceback itself cannot be sent
         return error
+    weight = len(part.answers) / len(batch.answers)
+    return weight * loss, {name: weight * gradient for name, gradient in gradients.items()}
 
 
 @contextmanager
