@@ -23,6 +23,7 @@ from minipt.trace import Gradients, Trace, add_gradient
 
 # Cosines lie close together; divided by this they become logits (as sentence encoders are trained).
 TEMPERATURE = 0.05
+FEW = 32
 
 
 def rows_to_read(base: Base, batch: Batch) -> np.ndarray:
@@ -41,8 +42,11 @@ def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.nd
     """
     features = read_features(base, hidden, batch, trace)  # (N, C)
     trace.save("text.features", features)
-    # Few rows and a long table: this way round the product takes half of the time.
-    logits = (choice_vectors(base, batch.choices) @ features.T).T.copy()  # (N, K)
+    vectors = choice_vectors(base, batch.choices)  # (K, C)
+    if len(features) <= FEW:  # of few rows and a long table, this takes half of the time
+        logits = (vectors @ features.T).T.copy()  # (N, K)
+    else:
+        logits = features @ vectors.T
     if base.config.head == "masked" and not _are_vectors(batch.choices):
         bias = base.params["head.bias"]
         logits += bias if batch.choices is None else bias[batch.choices]
