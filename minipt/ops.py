@@ -20,6 +20,8 @@ import numpy as np
 
 Array = np.ndarray
 
+FEW_ROWS = 32  # up to so many, see `times_transposed`
+
 
 def embedding(ids: Array, table: Array) -> Array:
     """One row of the table per id: y[b, t] = table[ids[b, t]].
@@ -57,7 +59,7 @@ def linear_dx(dy: Array, weight: Array) -> Array:
 
     dy (..., J), weight (I, J) -> dx (..., I)
     """
-    return (_rows(dy) @ weight.T).reshape(*dy.shape[:-1], weight.shape[0])
+    return times_transposed(_rows(dy), weight).reshape(*dy.shape[:-1], weight.shape[0])
 
 
 def linear_dw(dy: Array, x: Array) -> Array:
@@ -458,6 +460,14 @@ def merge_heads(x: Array) -> Array:
     """The inverse of `split_heads`, and so its backward too. (B, H, T, D) -> (B, T, C)"""
     B, H, T, D = x.shape
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * D)
+
+
+def times_transposed(rows: Array, matrix: Array) -> Array:
+    """rows matrixᵀ: of few rows it takes about half of the time the other way round.
+
+    rows (N, J), matrix (I, J) -> (N, I)
+    """
+    return (matrix @ rows.T).T.copy() if len(rows) <= FEW_ROWS else rows @ matrix.T
 
 
 # Attention is three products and no more; each serves the forward and the backward. In memory,

@@ -23,7 +23,6 @@ from minipt.trace import Gradients, Trace, add_gradient
 
 # Cosines lie close together; divided by this they become logits (as sentence encoders are trained).
 TEMPERATURE = 0.05
-FEW = 32
 
 
 def rows_to_read(base: Base, batch: Batch) -> np.ndarray:
@@ -42,11 +41,7 @@ def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.nd
     """
     features = read_features(base, hidden, batch, trace)  # (N, C)
     trace.save("text.features", features)
-    vectors = choice_vectors(base, batch.choices)  # (K, C)
-    if len(features) <= FEW:  # of few rows and a long table, this takes half of the time
-        logits = (vectors @ features.T).T.copy()  # (N, K)
-    else:
-        logits = features @ vectors.T
+    logits = ops.times_transposed(features, choice_vectors(base, batch.choices))  # (N, K)
     if base.config.head == "masked" and not _are_vectors(batch.choices):
         bias = base.params["head.bias"]
         logits += bias if batch.choices is None else bias[batch.choices]

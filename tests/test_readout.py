@@ -8,7 +8,7 @@ from bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
 from minipt import ops
 from minipt.gradcheck import check_gradient, compare
-from minipt.readout import FEW, choice_vectors, readout, readout_dx, rows_to_read
+from minipt.readout import choice_vectors, readout, readout_dx, rows_to_read
 from minipt.text import Batch
 from minipt.trace import Trace
 from minipt.wiring import loss_and_gradient
@@ -71,7 +71,7 @@ def test_the_gradient_of_vectors_agrees_with_finite_differences(head):
     assert check_gradient(loss, batch.choices, gradients["choices"]) < 1e-7
 
 
-@pytest.mark.parametrize("texts", [1, FEW, FEW + 1])
+@pytest.mark.parametrize("texts", [1, ops.FEW_ROWS, ops.FEW_ROWS + 1])
 def test_a_language_head_compares_with_rows_of_the_output_matrix(texts):
     for head, table in (("language", "token.table"), ("untied", "output.table")):
         base, _, _ = case(head, vectors=False)
