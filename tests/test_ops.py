@@ -68,11 +68,20 @@ def test_the_float_type_that_goes_in_comes_out(case: Case, dtype: type):
         assert {array.dtype for array in arrays} == {np.dtype(dtype)}, name
 
 
-def test_the_constants_are_pythons_floats():
+def test_the_constants_are_pythons_numbers():
     """A NumPy scalar is a float64: the work on float32 would silently be done in it."""
     constants = {name: value for name, value in vars(ops).items() if name.isupper()}
     assert {"GELU_LINEAR", "GELU_CUBIC"} <= constants.keys()
-    assert {type(value) for value in constants.values()} == {float}
+    assert {type(value) for value in constants.values()} == {float, int}
+
+
+@pytest.mark.parametrize("N", [1, ops.FEW_ROWS, ops.FEW_ROWS + 1])
+def test_few_rows_times_transposed_are_many_rows_times_transposed(N: int):
+    rng = np.random.default_rng(N)
+    rows, matrix = rng.normal(size=(N, 5)), rng.normal(size=(7, 5))
+    products = ops.times_transposed(rows, matrix)
+    assert products.flags.c_contiguous
+    np.testing.assert_allclose(products, np.einsum("nj,ij->ni", rows, matrix), atol=1e-13)
 
 
 @given(case=cases)
