@@ -4,9 +4,10 @@
     python tests/bench/step.py small middle --length 20 --rounds 15
     python tests/bench/step.py gpt2 --epoch --json    # no epoch
     python tests/bench/step.py llama --length 20 --epoch smollm2-135m --texts 160
+    python tests/bench/step.py small --length 20 --workers 8 --epoch
 
 A step is the loss, the prompt's gradient and Adam, on the same random GPT-2 or Llama, texts and
-prompt for all, which are first held to agree. Ours is taken in one process, and by two workers that
+prompt for all, which are first held to agree. Ours is taken in one process, and by workers that
 share its texts. PEFT is used as its guide does: the answer stands behind the text and `labels` are
 -100 elsewhere, so its texts are one token longer. Plain PyTorch is what one can write by hand,
 prompt and text concatenated, with frozen parameters, fused attention and the output matrix on the
@@ -95,6 +96,7 @@ BATCHES = ("random", "grouped")
 
 Rows = list[np.ndarray]  # the token ids of each text
 Case = tuple[Path, np.ndarray, Rows, np.ndarray]  # a model, vectors (P, C), texts, answers (B,)
+Contestants = dict[str, Callable]  # each made of a model's directory and vectors
 
 
 class Ours:
@@ -120,11 +122,11 @@ class Ours:
 
 
 class OursByWorkers(Ours):
-    """minipt with `workers=2`."""
+    """minipt with `workers=count`."""
 
-    def __init__(self, directory: Path, vectors: np.ndarray) -> None:
+    def __init__(self, directory: Path, vectors: np.ndarray, count: int) -> None:
         super().__init__(directory, vectors)
-        self.workers = Workers(self.base, 2).__enter__()  # they end when this process does
+        self.workers = Workers(self.base, count).__enter__()  # they end when this process does
 
     def loss_and_gradients(self, batch: minipt.Batch) -> tuple[float, dict[str, np.ndarray]]:
         return self.workers.prompt_step(self.prompt, batch)
@@ -268,7 +270,9 @@ class Plain:
         return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
 
 
-RIVALS = {"ours": Ours, "workers": OursByWorkers, "peft": Peft, "plain": Plain}
+def contestants(workers: int) -> Contestants:
+    by_workers = partial(OursByWorkers, count=workers)
+    return {"ours": Ours, "workers": by_workers, "peft": Peft, "plain": Plain}
 
 
 def padded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -348,10 +352,10 @@ def review_case(name: str, count: int) -> Case:
 class Worker:
     """One of the rivals in a process of its own."""
 
-    def __init__(self, name: str, case: Case, batches: str | None) -> None:
+    def __init__(self, name: str, rival: Callable, case: Case, batches: str | None) -> None:
         self.name = name
         self.pipe, far_end = SPAWN.Pipe()
-        arguments = (far_end, RIVALS[name], case, batches)
+        arguments = (far_end, rival, case, batches)
         self.process = SPAWN.Process(target=serve, args=arguments)
         self.process.start()
         far_end.close()  # only the process holds it, so that its death is noticed here
@@ -366,7 +370,7 @@ class Worker:
             sys.exit(f"the process of {self.name} ended with code {self.process.exitcode}")
 
 
-def serve(pipe: Connection, rival: type, case: Case, batches: str | None) -> None:
+def serve(pipe: Connection, rival: Callable, case: Case, batches: str | None) -> None:
     """In the worker: send, when asked, what `first_steps` finds, then each turn's seconds.
 
     batches: of `BATCHES`, for a turn that is an epoch; None: it is some steps.
@@ -441,10 +445,12 @@ def stopwatch(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
+def compare_steps(
+    name: str, length: int, rounds: int, rivals: Contestants, directory: Path
+) -> dict:
     """One shape and prompt length: milliseconds a step of each, and the ratios to ours."""
     case = random_case(SHAPES[name], length, directory)
-    workers = {key: Worker(key, case, None) for key in RIVALS}
+    workers = {key: Worker(key, rival, case, None) for key, rival in rivals.items()}
     memory, seconds = compare(workers, rounds, f"{name}, P={length}")
     ratios = {
         f"{theirs}_over_{ours}": ratio(seconds[theirs], seconds[ours])
@@ -455,11 +461,11 @@ def compare_steps(name: str, length: int, rounds: int, directory: Path) -> dict:
     return {"shape": name, "length": length, "memory_mb": memory} | times
 
 
-def compare_epochs(name: str, texts: int, rounds: int) -> dict:
+def compare_epochs(name: str, texts: int, rounds: int, rivals: Contestants) -> dict:
     """An epoch over real reviews: ours, alone and by workers, and PEFT, in the same batches."""
     _, _, rows, _ = case = review_case(name, texts)
     workers = {
-        f"{key}_{batches}": Worker(key, case, batches)
+        f"{key}_{batches}": Worker(key, rivals[key], case, batches)
         for batches in BATCHES
         for key in ("ours", "workers", "peft")
     }
@@ -510,10 +516,11 @@ def ratio(theirs: list[float], ours: list[float]) -> list[float]:
     return [float(np.median(theirs) / np.median(ours)), float(low), float(high)]
 
 
-def print_steps(results: list[dict]) -> None:
+def print_steps(results: list[dict], workers: int) -> None:
     print("\nA step, T=24. Ratios of medians over ours, in brackets a round's quartiles.\n")
-    columns = ("base", "P", "ours", "PEFT / ours", "plain PyTorch / ours", "by 2 workers: ours")
-    columns += ("PEFT / ours", "plain / ours", "peak MB: ours, by 2 workers, PEFT, plain")
+    columns = ("base", "P", "ours", "PEFT / ours", "plain PyTorch / ours")
+    columns += (f"by {workers} workers: ours", "PEFT / ours", "plain / ours")
+    columns += (f"peak MB: ours, by {workers} workers, PEFT, plain",)
     print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|---|")
     for result in results:
@@ -538,10 +545,10 @@ def print_steps(results: list[dict]) -> None:
     print("\nMemory: the whole process at its peak, in brackets what the steps added to it.")
 
 
-def print_epoch(result: dict) -> None:
+def print_epoch(result: dict, workers: int) -> None:
     about = f"{result['texts']} reviews, {result['tokens']} tokens, in front of {result['base']}"
     print(f"\nAn epoch of {about}, {EPOCH_TEXTS} a step, P=20\n")
-    print("| batches | ours | PEFT / ours | by 2 workers: ours | PEFT / ours |")
+    print(f"| batches | ours | PEFT / ours | by {workers} workers: ours | PEFT / ours |")
     print("|---|---|---|---|---|")
     for batches in BATCHES:
         cells = [batches]
@@ -565,6 +572,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--texts", type=int, default=320, help="in an epoch, 16 a step (default: 320)"
     )
+    parser.add_argument("--workers", type=int, default=2, help="of ours (default: 2)")
     epochs = "bases for an epoch, none: steps only (default: tiny)"
     parser.add_argument("--epoch", nargs="*", metavar="BASE", default=["tiny"], help=epochs)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -576,21 +584,22 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    steps = []
+    rivals, steps = contestants(arguments.workers), []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.shapes or SHAPES:
             directory = Path(folder) / name
             save_random_model(SHAPES[name], directory)
             for length in arguments.length:
-                steps.append(compare_steps(name, length, arguments.rounds, directory))
+                steps.append(compare_steps(name, length, arguments.rounds, rivals, directory))
     rounds = max(3, arguments.rounds // 3)
-    epochs = [compare_epochs(name, arguments.texts, rounds) for name in arguments.epoch]
+    epochs = [compare_epochs(name, arguments.texts, rounds, rivals) for name in arguments.epoch]
     if arguments.json:
-        print(json.dumps({"rounds": arguments.rounds, "steps": steps, "epochs": epochs}, indent=2))
+        settings = {"rounds": arguments.rounds, "workers": arguments.workers}
+        print(json.dumps(settings | {"steps": steps, "epochs": epochs}, indent=2))
         return
-    print_steps(steps)
+    print_steps(steps, arguments.workers)
     for epoch in epochs:
-        print_epoch(epoch)
+        print_epoch(epoch, arguments.workers)
 
 
 if __name__ == "__main__":
