@@ -90,11 +90,8 @@ class Workers:
         for each in found:
             if isinstance(each, Exception):
                 raise each
-        parts = [each for each in found if each is not None]
-        loss = sum(loss for loss, _ in parts)
-        names = parts[0][1]
-        gradients = {name: sum(gradients[name] for _, gradients in parts) for name in names}
-        return loss, gradients
+        losses, parts = zip(*(each for each in found if each is not None), strict=True)
+        return sum(losses), {name: sum(part[name] for part in parts) for name in parts[0]}
 
     @contextmanager
     def _ended_by_errors(self) -> Iterator[None]:
