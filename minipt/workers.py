@@ -83,7 +83,7 @@ class Workers:
         if not self.processes:
             raise MiniptError("these workers have ended: begin with others")
         with self._ended_by_errors():
-            busy = self.processes[: len(batch.ids)]
+            busy = self.processes[: len(batch.ids)]  # each has a text, where there are few
             for process in busy:
                 process.send((prompt, batch))
             found = [process.receive() for process in busy]
