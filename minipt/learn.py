@@ -24,7 +24,7 @@ from minipt.base import Base
 from minipt.errors import MiniptError
 from minipt.evaluate import Evaluation, encode_split, measure
 from minipt.files import read_tensors, write_tensors
-from minipt.optim import OPTIMIZERS, SCHEDULES, Optimizer, clip_gradients, schedule
+from minipt.optim import OPTIMIZERS, SCHEDULES, Arrays, Optimizer, clip_gradients, schedule
 from minipt.tasks import Task
 from minipt.text import Batch, Reading, Targets, batches
 from minipt.wiring import Answer
@@ -32,20 +32,16 @@ from minipt.wiring import Answer
 # GNU's names for two settings of its allocator (malloc.h).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
-Arrays = dict[str, np.ndarray]
-
 
 @dataclass(frozen=True)
 class Settings:
     """How to learn; the defaults are those of a prompt for the tiny base.
 
     length: P. method and text: the start, as in `init_prompt`. steps: how many batches to learn
-    from.
-    learning_rate: in units of what is trained for Adam, so that one step moves a coordinate by
-    about this much. schedule: "constant", "linear" or "cosine" after `warmup` steps, at most half
-    of all. clip: the largest norm of a gradient. evaluate_every: steps between looks at the
-    validation split. patience: how many such looks without a better one end the run early, None:
-    none do.
+    from. learning_rate: for Adam, about how far a step moves each number. schedule: "constant",
+    "linear" or "cosine" after `warmup` steps, at most half of all. clip: the joint norm that larger
+    gradients are scaled down to. evaluate_every: steps between looks at the validation split.
+    patience: how many such looks without a better one end the run early, None: none do.
     head: train what the answer is compared with too, a linear head of K x C numbers, for labels.
     workers: how many processes share the texts of a step (`workers.py`), at most batch_size.
 
@@ -174,7 +170,7 @@ def keep_freed_memory() -> None:
 
     A C library gives the memory of large arrays back to the system when they are freed, and to get
     it again, page by page, takes time. GNU's can be told to keep it (mallopt(3)), for all arrays
-    but those of 32 MB and more, which no step makes of a base's usual size. Others are left alone.
+    but those of 32 MB and more, larger than a usual step makes them. Others are left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -242,12 +238,12 @@ def _learn(
     targets: Targets,
     chosen: Settings,
     state: _State,
-) -> Iterator[int]:
+) -> Iterator[None]:
     """Take the steps that are left; yield whenever the validation split has been looked at."""
     if not state.history:
         state.history.append({"step": 0})
         _look(learner, task, state)
-        yield 0
+        yield
     if _is_over(state, chosen):
         return
     bar = tqdm(
@@ -264,7 +260,7 @@ def _learn(
                 bar.set_postfix(validation=f"{record['validation_accuracy']:.3f}")
             state.seconds += time.perf_counter() - began
             if "validation_accuracy" in record:
-                yield record["step"]
+                yield
             if _is_over(state, chosen):
                 return
 
@@ -273,7 +269,8 @@ def _step(learner: Learner, batch: Batch, chosen: Settings, state: _State) -> di
     """One step: loss, gradient, clipping, optimizer; and the record of it."""
     warmup = min(chosen.warmup, chosen.steps // 2)
     rate = chosen.learning_rate * schedule(chosen.schedule, state.step, chosen.steps, warmup)
-    # A stream of its own: [seed] draws the start, [seed, epoch] the order of the texts.
+    # A stream of its own: [seed] draws the start, [seed, epoch] the order of the texts (and NumPy
+    # takes [seed] for [seed, 0]).
     rng = np.random.default_rng([chosen.seed, 0, state.step + 1])
     loss, gradients = learner.loss_and_gradients(batch, rng)
     if not (math.isfinite(loss) and all(np.isfinite(x).all() for x in gradients.values())):

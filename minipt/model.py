@@ -12,9 +12,8 @@ in each layer. They are its `past`; what it leaves itself is its `present`. And 
 is done row by row: a row does not know which text it belongs to. So the rows of all texts, and
 those of a prompt that stands in front of them, go through norms, linear maps and MLPs as one matrix
 (N, C), one under the other, without padding; only attention takes it apart into `Stream`s of texts,
-each of which reads what the one before it left. The story continues in `readout.py`, which turns
-hidden states into an answer, in `prompt.py`, which makes the vectors that stand in front, and in
-`wiring.py`, which puts these functions together into a training step.
+each of which reads what the one before it left. The story continues in `text.py`, where texts
+become rows; `wiring.py` will put these functions together into a training step.
 
 Shapes, here and everywhere: B texts, P prompt vectors, T tokens, C channels, H heads, of which Hkv
 have keys and values, D = C / H, V vocabulary, L layers, F channels inside the MLP (4C in GPT-2);
@@ -31,6 +30,7 @@ from minipt.layer import KeyValue, Layer, Pass, Past
 from minipt.streams import Stream
 from minipt.trace import Gradients, add_gradient
 
+# Forward and backward of each; the forward returns y and the factor y / x, called sigma.
 ACTIVATIONS = {
     "gelu_tanh": (ops.gelu, ops.gelu_dx),
     "gelu": (ops.gelu_erf, ops.gelu_erf_dx),
@@ -153,6 +153,8 @@ def _attend(
 ) -> np.ndarray:
     """What the asking rows of one stream read: of the past all, of their own text by the mask.
 
+    The query is already divided by √D, and rotary positions have turned query and key.
+
     query (B, H, R, D), key and value (B, Hkv, T, D), past (Hkv, P, D) twice -> context (B, R, C)
     """
     context, weights, scores = ops.attention(query, key, value, past, layer.mask(stream))
@@ -189,7 +191,8 @@ def _attention_dx(layer: Layer, dmiddle: np.ndarray) -> tuple[np.ndarray, KeyVal
     dx = _projections_dx(layer, *zip(*of_streams, strict=True))  # (N, C)
     if norm_first:
         dx = layer.norm_dx("ln1", dx, needed)
-    # Either all rows ask or all are needed: where one of the two selects, the other takes all.
+    # Past attention too the gradient goes on, row by row. In the last layer dmiddle has only the
+    # rows that asked, and dx has all; in layer 0 dmiddle has all, and dx only those needed.
     layer.asking.add(dx, needed.of(dmiddle))
     return dx, dpast
 

@@ -463,17 +463,18 @@ def merge_heads(x: Array) -> Array:
 
 
 def times_transposed(rows: Array, matrix: Array) -> Array:
-    """rows matrixᵀ: of few rows it takes about half of the time the other way round.
+    """rows matrixᵀ, of few rows as (matrix rowsᵀ)ᵀ, which takes about half of the time.
 
     rows (N, J), matrix (I, J) -> (N, I)
     """
     return (matrix @ rows.T).T.copy() if len(rows) <= FEW_ROWS else rows @ matrix.T
 
 
-# Attention is three products and no more; each serves the forward and the backward. In memory,
-# scores lie head by head, (H, B, R, S), so that the rows of all texts, and of all query heads that
-# share a key head, can meet the shared past in one matrix product; context lies row by row,
-# (B, R, H, D), so that merging heads is a view.
+# Of attention's products, `_products` and `_weighted_sums` serve the forward and the backward,
+# `_column_sums` and those in `attention_dpast` the backward alone. In memory, scores lie head by
+# head, (H, B, R, S), so that the rows of all texts, and of all query heads that share a key head,
+# can meet the shared past in one matrix product; context lies row by row, (B, R, H, D), so that
+# merging heads is a view.
 
 
 def _products(rows: Array, columns: Array, past: Array) -> Array:
@@ -546,7 +547,7 @@ def _normal_distribution(x: Array) -> Array:
     """Φ(x), continued from the nearest node n by Taylor: with d = x - n, Φ + slope d (1 - n d / 2).
 
     NumPy has no error function. The third derivative is at most 0.4, so that what is left out is
-    below 0.4 d³ / 6 = 1.3e-13; beyond the last node it is below 1e-16.
+    below 0.4 d³ / 6 = 1.22e-13; beyond the last node it is below 1e-16.
     """
     phi, slope = _normal_table(x.dtype.type)
     x = np.clip(x, -NORMAL_END, NORMAL_END)

@@ -82,7 +82,7 @@ class Adam(Optimizer):
 class Adafactor(Optimizer):
     """Adam's square, kept as one number a row and one a column (Shazeer & Stern 2018, algorithm 4).
 
-    For a matrix, square ≈ rows columnsᵀ / mean(rows): P + C numbers instead of P · C. β₂ grows as
+    For a matrix, square ≈ rows · columns / mean(rows): P + C numbers instead of P · C. β₂ grows as
     1 - t^-0.8, and an update whose root mean square exceeds `clip` is scaled down to it. Vectors
     keep the whole square (algorithm 5). The rate is not multiplied by the parameter's size: so did
     Lester et al. 2021, who trained their prompts at a constant 0.3.

@@ -6,8 +6,9 @@ are three ways, by what the base has for a head, and all end in the same product
 - "language": the row at the text's end predicts the next token, and the choices are token ids, rows
   of the output matrix (the verbalizer of Schick & Schütze 2021, section 3);
 - "masked": the row at the mask does, after a small map of its own (Devlin et al. 2019);
-- None, an encoder that only embeds: the mean of the text's rows, at length 1, is compared by cosine
-  with the choices, which are vectors (K, C), embeddings of sentences (Reimers & Gurevych 2019).
+- None, an encoder that only embeds: the mean of the text's rows, at length 1, is compared with the
+  choices, which are vectors (K, C): by cosine, while they are embeddings of sentences and of length
+  1 too (Reimers & Gurevych 2019), as they need not stay where they learn.
 
 Choices that are vectors are possible with any head: that is a linear head beside the prompt. The
 story continues in `wiring.py`.
@@ -68,7 +69,7 @@ def readout_dx(
 ) -> np.ndarray:
     """logits = features tableᵀ, so dfeatures = dlogits table; then back to the rows.
 
-    gradients: as in `backward`, for a masked-word head's own map.
+    gradients: as in `Pass`, for a masked-word head's own map.
     dlogits (N, K) -> dhidden (B, R, C), zero where a row does not count
     """
     if base.config.head is None:
@@ -88,17 +89,18 @@ def readout_dw(
     """
     if base.config.head is None:
         dlogits = dlogits / TEMPERATURE
-    drows = dlogits.T @ trace.kept["text.features"]  # (K, C)
+    features, params = trace.kept["text.features"], base.params  # (N, C)
     if _are_vectors(batch.choices):
-        add_gradient(gradients, "choices", drows)
+        if "choices" in gradients:
+            add_gradient(gradients, "choices", dlogits.T @ features)
         return
     table = "token.table" if base.config.tied else "output.table"
-    rows = slice(None) if batch.choices is None else batch.choices
-    for name, of_rows in ((table, drows), ("head.bias", dlogits.sum(0))):
-        if name in gradients:
-            whole = np.zeros_like(base.params[name])
-            whole[rows] = of_rows
-            add_gradient(gradients, name, whole)
+    if table in gradients:
+        drows = dlogits.T @ features  # (K, C)
+        add_gradient(gradients, table, _of_all(params[table], batch.choices, drows))
+    if "head.bias" in gradients:
+        dbias = dlogits.sum(0)  # (K,)
+        add_gradient(gradients, "head.bias", _of_all(params["head.bias"], batch.choices, dbias))
 
 
 def choice_vectors(base: Base, choices: np.ndarray | None) -> np.ndarray:
@@ -172,6 +174,15 @@ def _masked_head_dx(
         dweight = ops.linear_dw(ddense, trace.take_input("head.dense"))
         add_gradient(gradients, "head.dense.weight", dweight)
     return ops.linear_dx(ddense, params["head.dense.weight"])
+
+
+def _of_all(param: np.ndarray, choices: np.ndarray | None, drows: np.ndarray) -> np.ndarray:
+    """The gradient of a whole table (V, C) or bias (V,), from that of its rows that were used."""
+    if choices is None:
+        return drows
+    whole = np.zeros_like(param)
+    np.add.at(whole, choices, drows)
+    return whole
 
 
 def _are_vectors(choices: np.ndarray | None) -> bool:

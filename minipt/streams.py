@@ -51,7 +51,7 @@ class Stream:
         return np.arange(T)[None].repeat(B, axis=0)
 
     def real(self, places: np.ndarray) -> np.ndarray:
-        """Which of these indices (B, n) into T are no padding, counted row by row. (N,)"""
+        """Where in these indices (B, n) into T, laid out flat, no padding is meant. (N,)"""
         return (places < self.counts[:, None]).ravel().nonzero()[0]
 
 
@@ -81,7 +81,7 @@ class Rows:
         return matrix[self.index]
 
     def add(self, dmatrix: np.ndarray, drows: np.ndarray) -> None:
-        """The backward of `of`, added in place."""
+        """The backward of `of`, added in place: no row is picked twice."""
         dmatrix[self.index] += drows
 
     def split(self, matrix: np.ndarray) -> list[np.ndarray]:

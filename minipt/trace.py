@@ -3,9 +3,9 @@
 In: arrays under dotted names, written by the model as it computes, such as
 `text.h3.attn.weights`: the stream, the layer, the part. Out: the same arrays, for the backward
 pass and for whoever wants to look. The trace *is* the backward's memory: what one sees in it are
-views of what the machine uses. Only texts of different lengths are shown padded, with zeros, where
-the machine has padding in attention alone. `layer.py` writes and reads it; the story continues in
-`base.py`.
+views of what the machine uses. Only texts of different lengths are shown padded where the machine
+has padding in attention alone: with zeros, and in attention with what a query of zeros reads, which
+means nothing. `layer.py` writes and reads it; the story continues in `base.py`.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -62,8 +62,8 @@ class Trace:
     def table(self) -> list[dict]:
         """One row an activation, in order: name, shape, mean size, mean size of the gradient.
 
-        The mean size is the mean of the absolute values (masked scores, -inf, left out);
-        the gradient's is None where none was computed.
+        The mean size is the mean of the absolute values (masked scores, -inf, left out; rows of
+        padding count); the gradient's is None where none was computed.
         """
         return [
             {

@@ -180,7 +180,7 @@ def tune(
 
 
 def _start(base: Base, task: Task, reading: Reading, chosen: Settings) -> SoftPrompt:
-    """A trained head begins as what the answer is compared with anyway."""
+    """The prompt before the first step; a head begins as its labels' words."""
     start = init_prompt(
         base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
     )

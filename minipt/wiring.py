@@ -53,11 +53,11 @@ def loss_and_gradient(
     trace: a `Trace`, emptied and filled with this step's arrays by name. All is computed in the
     base's float type. wiring: "shared" or "concatenated", None: shared where the base allows it; in
     the concatenated one the rows called `text` begin with the prompt's. gradients: to be filled for
-    "choices", its only key here, with the gradient of choices that are vectors (K, C).
+    "choices", the only key it may have, with the gradient of choices that are vectors (K, C).
     Returns the loss and d loss / d vectors (P, C).
     Raises MiniptError for an unknown wiring or one that the base does not allow, a prompt of
-    another width, targets or ids outside their range, and a prompt and texts that are longer
-    together than the base's context.
+    another width, targets or ids outside their range, a prompt and texts that are longer together
+    than the base's context, and another key in `gradients`.
     """
     wiring = wiring or ("shared" if base.config.causal else "concatenated")
     if wiring not in WIRINGS:
@@ -66,6 +66,10 @@ def loss_and_gradient(
         raise MiniptError(
             f"base {base.name!r} reads in both directions, so that every text changes what the "
             "prompt computes and none can share it: use the concatenated wiring"
+        )
+    for name in set(gradients or ()) - {"choices"}:  # not all rows go back, as its gradient needs
+        raise MiniptError(
+            f'{name} does not learn beside a prompt: give `gradients` no other key than "choices"'
         )
     _check(base, batch, prompt)
     trace = Cache() if trace is None else trace
@@ -94,7 +98,7 @@ def shared(
     trace.note("text.embedding", text.x)
     loss, (dprompt, _), _ = _step(base, [prompt, text], batch, trace, None, gradients)  # (1, P, C)
     trace.note_grad("prompt.vectors", dprompt[0])
-    return loss, dprompt[0].copy()
+    return loss, dprompt[0].copy()  # the caller's own: clipping changes it, the trace stays
 
 
 def concatenated(
@@ -175,7 +179,7 @@ def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
     vectors (P, C), or (B, P, C): a prompt for each text.
     """
     both = _together(base, vectors.astype(base.dtype), batch)
-    hidden, _ = forward(Pass(base, [both], Untraced()))  # (B, R, C)
+    hidden = forward(Pass(base, [both], Untraced()))[0]  # (B, R, C)
     return readout(base, hidden, batch, Untraced())
 
 
@@ -218,7 +222,7 @@ def _step(
 ) -> tuple[float, list[np.ndarray], Past]:
     """Forward to the loss and back: the loss, dx of each stream's wanted rows, dpast."""
     way = Pass(base, streams, trace, past, gradients)
-    hidden, _ = forward(way)  # (B, R, C)
+    hidden = forward(way)[0]  # (B, R, C)
     loss, dhidden = _loss(base, hidden, batch, trace, gradients)
     dx, dpast = backward(way, dhidden)
     return loss, dx, dpast
@@ -227,10 +231,10 @@ def _step(
 def _loss(
     base: Base, hidden: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients | None
 ) -> tuple[float, np.ndarray]:
-    """The mean of the answers' cross-entropies and its gradient, both of hidden (B, R, C)."""
-    answers = readout(base, hidden, batch, trace)  # (N, K)
-    losses, probabilities = ops.cross_entropy(answers, batch.answers)  # (N,), (N, K)
-    trace.note("text.logits", answers)
+    """The batch's loss, and its gradient for hidden. (B, R, C) -> loss, dhidden (B, R, C)"""
+    predictions = readout(base, hidden, batch, trace)  # (N, K)
+    losses, probabilities = ops.cross_entropy(predictions, batch.answers)  # (N,), (N, K)
+    trace.note("text.logits", predictions)
     trace.note("text.probabilities", probabilities)
     trace.note("text.loss", losses)
 

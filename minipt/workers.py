@@ -7,9 +7,9 @@ put together from those of its shares. The loss is a mean over N answers, share 
 
 Whoever trains a whole model this way has to send all of its gradient from every process in every
 step. Here the base does not change: it lies in memory once, for all to read, and in a step P·C
-numbers go out, with the token ids, and P·C come back. A sum that is added up in shares is added in
-another order, so that another number of processes gives other last bits; the same number gives the
-same. The story continues in `tune.py`.
+numbers go out, with the batch's token ids, and P·C come back. A sum that is added up in shares is
+added in another order, so that another number of processes gives other last bits; the same number
+gives the same. The story continues in `tune.py`.
 """
 
 import multiprocessing
@@ -181,7 +181,7 @@ def _found(
     """What share k adds to the batch's loss and gradients; None: it has no answer."""
     try:
         part = share(batch, k, count)
-        if not len(part.answers):
+        if len(batch.answers) and not len(part.answers):
             return None
         loss, gradients = prompt_step(base, prompt, part)
     except Exception as error:  # whatever it is, the parent raises it

@@ -1,6 +1,7 @@
 """The whole step: both wirings, the exact savings, the trace, and a base that stays frozen."""
 
 import gc
+import weakref
 from copy import deepcopy
 from dataclasses import replace
 from itertools import groupby
@@ -511,7 +512,29 @@ def test_a_cache_gives_the_same_bits_and_is_empty_at_the_end(sizes, wiring):
     assert loss == traced_loss == default_loss
     np.testing.assert_array_equal(gradient, traced_gradient)
     np.testing.assert_array_equal(gradient, default_gradient)
-    assert cache.activations == {} and cache.gradients == {}
+    assert cache.activations == cache.gradients == cache.kept == cache.inputs == {}
+
+
+@every_wiring
+def test_what_the_backward_has_read_is_freed(wiring):
+    class Watched(Cache):
+        def __init__(self) -> None:
+            super().__init__()
+            self.taken, self.alive = {}, []
+
+        def take(self, name: str) -> np.ndarray:
+            if name.startswith("h0."):
+                above = [name for name in self.taken if ".h1." in name]
+                self.alive += [name for name in above if self.taken[name]() is not None]
+            array = super().take(name)
+            memory = array if array.base is None else array.base
+            self.taken[name] = weakref.ref(memory)
+            return array
+
+    cache = Watched()
+    loss_and_gradient(*make(SIZES[1], TEXTS[1][0], 3), cache, wiring)
+    assert {"text.h1.attn.key", "h0.ln1.xhat"} <= cache.taken.keys()
+    assert not cache.alive
 
 
 def test_training_without_a_trace_keeps_a_cache_only(monkeypatch):
@@ -676,3 +699,12 @@ def test_a_prompt_of_another_width_and_an_unknown_wiring_are_refused():
         loss_and_gradient(base, narrow, batch)
     with pytest.raises(MiniptError, match="unknown wiring 'serial': choose one of shared"):
         loss_and_gradient(base, random_prompt(base, 3), batch, wiring="serial")
+
+
+def test_the_bases_parameters_do_not_learn_beside_a_prompt():
+    base = random_base(0)
+    gradients = {"choices": None, "h0.ln1.gain": None}
+    with pytest.raises(MiniptError, match=r"h0\.ln1\.gain does not learn beside a prompt"):
+        loss_and_gradient(
+            base, random_prompt(base, 3), random_batch(base, 2, 3), None, None, gradients
+        )

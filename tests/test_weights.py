@@ -1,5 +1,7 @@
 """The gradients of a base's own parameters: of each family, each against finite differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from bases import FAMILIES, random_base, random_batch
@@ -52,6 +54,18 @@ def test_without_choices_the_whole_output_matrix_learns():
         return text_step(with_one(base, "token.table", array), batch, Trace())[0]
 
     assert check_gradient(loss, base.params["token.table"], gradient) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["token.table", "head.bias"])
+def test_a_choice_that_stands_twice_learns_twice(name):
+    base, batch = case("bert", choices=3)
+    batch = replace(batch, choices=batch.choices[[0, 1, 0]])
+    gradient = gradients_of(base, batch, [name])[name]
+
+    def loss(array: np.ndarray) -> float:
+        return text_step(with_one(base, name, array), batch, Trace())[0]
+
+    assert check_gradient(loss, base.params[name], gradient) < 1e-7
 
 
 @every_family

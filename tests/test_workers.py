@@ -75,6 +75,13 @@ def test_shares_add_up_to_the_whole_step(family):
             assert minipt.compare("prompt", gradients["prompt"], expected["prompt"]) < 1e-12
 
 
+def test_a_batch_without_an_answer_is_refused_as_in_one_process():
+    base = random_base(3)
+    batch = Batch([[1, 2], [3, 4]], [2, 2], np.full((2, 1), -1))
+    with Workers(base, 2) as workers, pytest.raises(MiniptError, match="batch has no targets"):
+        workers.prompt_step(random_prompt(base, 2), batch)
+
+
 def test_a_head_learns_from_all_shares():
     base = random_base(3).astype(np.float64)
     head = np.random.default_rng(0).normal(size=(3, base.config.channels))

@@ -185,7 +185,8 @@ def to_inputs_work(config: Config, way: str, step: Step) -> Work:
 
 
 def to_weights_work(config: Config, way: str, step: Step) -> Work:
-    """A linear map that learns takes what it took forward; the choices' gradient takes 2 N K C.
+    """A linear map that learns takes what it took forward; so does what answers are compared with,
+    2 N K C: a probe's own map, or the rows of a table that learns.
 
     LoRA has dA = dW Bᵀ and dB = Aᵀ dW, 2 r I J each, beside dW itself.
     """
@@ -194,7 +195,9 @@ def to_weights_work(config: Config, way: str, step: Step) -> Work:
     (stream,) = _streams(config, way, step)
     linear = _linear(config, stream, _rows, _learning(config, way))
     head = _head(config, step) if way == "full" else 0
-    return Work(linear + 2 * _low_rank(config, way), 0, _compared(config, step) + head)
+    compared_learns = way == "probe" or (way == "full" and config.head is not None)
+    readout = head + (_compared(config, step) if compared_learns else 0)
+    return Work(linear + 2 * _low_rank(config, way), 0, readout)
 
 
 def activations(config: Config, way: str, step: Step) -> int:
