@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.prompt import SoftPrompt, check_fits
+from minipt.prompt import SoftPrompt, check_about, check_fits
 
 TENSOR = "prompt_embeddings"
 FLOATS = ("F16", "F32")  # safetensors' names for what becomes float32 without loss
@@ -53,6 +53,7 @@ def from_peft(directory: str | Path, base: Base) -> SoftPrompt:
             f"num_virtual_tokens = {promised!r}: the two files are not of one adapter"
         )
     about = record.get("about", {"method": "peft", "adapter": config})
+    check_about(tensors_path.with_name("minipt.json"), about)
     return SoftPrompt(vectors, base.fingerprint, base.name, about)
 
 
@@ -117,7 +118,8 @@ def _read_record(path: Path) -> dict:
     try:
         record = json.loads((path.parent / "minipt.json").read_text(encoding="utf-8"))
         if record["adapter_model_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest():
-            return {name: record[name] for name in ("fingerprint", "base_name", "about")}
-    except (OSError, ValueError, TypeError, KeyError):
+            fingerprint, base_name = str(record["fingerprint"]), str(record["base_name"])
+            return {"fingerprint": fingerprint, "base_name": base_name, "about": record["about"]}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
     return {}

@@ -63,19 +63,20 @@ def add_base(add, default: str | None = NAMES[0], otherwise: str = PROMPTS_OWN) 
 def choose_task(chosen: argparse.Namespace, base: Base) -> Task:
     """The task that `add_task` asked for. Exits with status 2 for arguments that contradict."""
     columns = (chosen.text_column, chosen.label_column)
-    if chosen.pairs and (chosen.csv or chosen.task):
+    if chosen.pairs and (chosen.csv or chosen.task is not None):
         chosen.parser.error("--pairs stands alone, without --task and --csv")
     if chosen.csv is None:
         if any(columns) or chosen.label_words:
             chosen.parser.error("--text-column, --label-column and --label-words belong to --csv")
         return load_pairs(chosen.pairs) if chosen.pairs else named_task(chosen, base)
-    if chosen.task or not all(columns):
+    if chosen.task is not None or not all(columns):
         chosen.parser.error("--csv needs --text-column and --label-column, and no --task")
     words = None
     if chosen.label_words:
         pairs = [pair.partition("=") for pair in chosen.label_words]
-        if any(not word.strip() for _, _, word in pairs):
-            chosen.parser.error("--label-words are pairs such as yes=good no=bad")
+        classes = {label for label, _, _ in pairs}
+        if any(not word.strip() for _, _, word in pairs) or len(classes) < len(pairs):
+            chosen.parser.error("--label-words are pairs such as yes=good no=bad, one for a class")
         # In the text that goes on after the template, a word begins with a space.
         words = {label: f" {word.strip()}" for label, _, word in pairs}
     return load_csv(chosen.csv, *columns, words)
@@ -84,4 +85,4 @@ def choose_task(chosen: argparse.Namespace, base: Base) -> Task:
 def named_task(chosen: argparse.Namespace, base: Base) -> Task:
     """The task of the name that was given, or the one that suits the base."""
     default = HARDER_TASK if base.name in STRONGER_BASES else DEFAULT_TASK
-    return load_task(chosen.task or default)
+    return load_task(default if chosen.task is None else chosen.task)

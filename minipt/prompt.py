@@ -147,17 +147,42 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
         fingerprint, base_name = record["fingerprint"], record["base_name"]
     except KeyError as error:
         raise MiniptError(f"{path} is no prompt that minipt saved: it lacks {error}") from None
-    kinds = isinstance(about, dict), isinstance(fingerprint, str), isinstance(base_name, str)
-    if not all(kinds):
+    if not (isinstance(fingerprint, str) and isinstance(base_name, str)):
         raise MiniptError(f"{path} is no prompt that minipt saved: make the prompt again")
+    check_about(path, about)
     check_fits(path, vectors, fingerprint, base_name, base)
     head = tensors.get("head")
     if head is not None:
-        if head.ndim != 2 or head.shape[1] != base.config.channels:
+        C = base.config.channels
+        K = len(about["labels"]) if "labels" in about else head.size // C
+        if head.shape != (K, C):
             raise MiniptError(f"{path} holds a head of shape {head.shape}: make the prompt again")
-        if not np.isfinite(head).all():
-            raise MiniptError(f"{path} holds NaN or infinite numbers: make the prompt again")
+        _check_numbers(path, head)
     return SoftPrompt(vectors, fingerprint, base_name, about, head)
+
+
+def check_about(path: Path, about: object) -> None:
+    """Raise MiniptError if what a file says about its prompt is not what its readers rely on.
+
+    A prompt that was tuned for a task knows its labels, a word for each, and a template.
+    """
+    kinds = {"task": str, "template": str, "labels": list, "adapter": dict}
+    sound = isinstance(about, dict) and all(
+        isinstance(about[name], kind) for name, kind in kinds.items() if name in about
+    )
+    if sound and "labels" in about:
+        labels, words = about["labels"], about.get("label_words")
+        sound = "template" in about and isinstance(words, list) and len(words) == len(labels)
+        sound = sound and all(isinstance(word, str) for word in labels + words)
+    if not sound:
+        raise MiniptError(f"{path} is no prompt that minipt saved: make the prompt again")
+
+
+def _check_numbers(path: Path, array: np.ndarray) -> None:
+    if array.dtype.kind != "f":
+        raise MiniptError(f"{path} holds numbers of the type {array.dtype}: make the prompt again")
+    if not np.isfinite(array).all():
+        raise MiniptError(f"{path} holds NaN or infinite numbers: make the prompt again")
 
 
 def check_fits(
@@ -179,8 +204,7 @@ def check_fits(
         )
     if len(vectors) >= base.config.context:
         raise MiniptError(f"{path} holds {len(vectors)} vectors and leaves no room for a text")
-    if not np.isfinite(vectors).all():
-        raise MiniptError(f"{path} holds NaN or infinite numbers: make the prompt again")
+    _check_numbers(path, vectors)
 
 
 def init_prompt(

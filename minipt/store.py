@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 PIXELS_PER_INCH = 150
-LONGEST_NAME = 60
+LONGEST_NAME = 60  # in bytes
 PAGES = (".png", ".pdf", ".svg")
 HISTORY = (
     "step",
@@ -49,21 +49,23 @@ def choose_directory(name: str | None, task: str, base: str, seed: int, resume: 
     interrupted last. Raises MiniptError for a name that is no plain file name or is taken, and
     where there is nothing to resume.
     """
-    plain = name and Path(name).name == name and name[0] != "." and len(name) <= LONGEST_NAME
-    if name is not None and not plain:
+    if name is not None and name != (_shortened(name) or None):
         raise MiniptError(f"a run's name is one plain word such as spam-2, not {name!r:.40}")
-    stem = name or re.sub(r"[^\w.-]+", "-", f"{task}-{base}-{seed}")
+    stem = name or f"{_shortened(task)}-{_shortened(base)}-{seed}"
     places = [RUNS / stem] if name else takewhile(_is_taken, _numbered(stem))
     if resume:
         found = [each for each in places if checkpoint_path(each).exists() and not each.exists()]
         if not found:
-            raise MiniptError(f"no interrupted run under {RUNS / stem}: start it without --resume")
+            left = unfinished(RUNS / stem)
+            advice = f"remove {left} and start" if left.exists() else "start it"
+            raise MiniptError(
+                f"no interrupted run under {RUNS / stem} to go on with: {advice} without --resume"
+            )
         return max(found, key=lambda each: checkpoint_path(each).stat().st_mtime)
     if name and not _claim(RUNS / name):
-        raise MiniptError(
-            f"{RUNS / name} or its unfinished run exists already: remove it, choose "
-            "another --name, or go on with --resume"
-        )
+        left = RUNS / name
+        left, advice = (left, "") if left.exists() else (unfinished(left), ", or try --resume")
+        raise MiniptError(f"{left} exists already: remove it, choose another --name{advice}")
     return RUNS / name if name else next(place for place in _numbered(stem) if _claim(place))
 
 
@@ -141,7 +143,8 @@ def find_base(path: str | Path) -> str:
     name = record.get("base_name")
     try:
         found = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
-    except (OSError, ValueError, TypeError, KeyError):
+        found = found if isinstance(found, str) else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         found = None
     if found is None and name not in NAMES:
         raise MiniptError(
@@ -149,6 +152,12 @@ def find_base(path: str | Path) -> str:
             "it is with --base"
         )
     return found or name
+
+
+def _shortened(name: str) -> str:
+    """A name as it may stand in a path: letters, digits, dots and dashes, not too many bytes."""
+    plain = re.sub(r"[^\w.-]+", "-", name).lstrip(".-")
+    return plain.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
 
 
 def _numbered(stem: str) -> Iterator[Path]:

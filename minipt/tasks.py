@@ -295,8 +295,10 @@ def _read_csv(path: Path, first: str, second: str) -> list[Row]:
         columns = reader.fieldnames or []
         if missing := [column for column in (first, second) if column not in columns]:
             raise MiniptError(
-                f"{path} has no column {quoted(missing)}: its columns are {quoted(columns)}"
+                f"{path} has no column {quoted(missing)}: its columns are {quoted(columns):.200}"
             )
+        if twice := [column for column in (first, second) if columns.count(column) > 1]:
+            raise MiniptError(f"{path} has two columns {quoted(twice)}: rename one")
         # A row that is too short has None in its last columns.
         return [(reader.line_num, row[first] or "", row[second] or "") for row in reader]
     except csv.Error as error:

@@ -26,7 +26,7 @@ class Batch:
     targets (B, R), for an answer of several tokens: what should follow each of a text's last R
     tokens; -1 where that does not count.
 
-    Raises MiniptError when the shapes do not fit together.
+    Raises MiniptError when the shapes do not fit together, and for numbers that are not whole.
     """
 
     ids: np.ndarray
@@ -37,8 +37,8 @@ class Batch:
 
     def __post_init__(self) -> None:
         for name in ("ids", "lengths", "targets", "choices", "positions"):
-            if getattr(self, name) is not None:
-                setattr(self, name, np.asarray(getattr(self, name)))
+            if name in ("ids", "lengths", "targets") or getattr(self, name) is not None:
+                setattr(self, name, _numbers(name, getattr(self, name)))
         if self.ids.ndim != 2 or not self.ids.size:
             raise MiniptError(
                 f"a batch's ids have shape (B, T), B and T at least 1, not {self.ids.shape}"
@@ -78,6 +78,21 @@ class Batch:
     def answers(self) -> np.ndarray:
         """The targets that count, text after text. (N,)"""
         return self.targets.reshape(len(self.targets), -1)[self.counted]
+
+
+def _numbers(name: str, values: object) -> np.ndarray:
+    """An array of integers, or of choices (K, C) in floats."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise MiniptError(f"a batch's {name} are no array ({error})") from error
+    if (
+        array.size
+        and array.dtype.kind not in "iu"
+        and not (name == "choices" and array.ndim == 2 and array.dtype.kind == "f")
+    ):
+        raise MiniptError(f"a batch's {name} are whole numbers, not {array.dtype}")
+    return array
 
 
 @dataclass(frozen=True)

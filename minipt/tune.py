@@ -51,7 +51,7 @@ def suited(base: Base, task: Task | None = None, **settings: object) -> Settings
     """
     chosen = SUITED.get(base.name, {}) | settings
     opening = task.opening if task else ""
-    if chosen.get("method") == "text" and not chosen.get("text"):
+    if chosen.get("method") == "text" and chosen.get("text") is None:
         if opening:
             chosen["text"] = opening
         elif "method" in settings:

@@ -250,7 +250,7 @@ def _loss(
 def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
     config = base.config
     P, T = len(prompt.vectors) if prompt else 0, batch.ids.shape[1]
-    if prompt and prompt.vectors.shape[1:] != (config.channels,):
+    if prompt and (prompt.vectors.shape[1:] != (config.channels,) or not P):
         raise MiniptError(
             f"base {base.name!r} needs vectors of {config.channels} channels, the prompt's array "
             f"has shape {prompt.vectors.shape}"

@@ -155,9 +155,18 @@ def test_a_record_of_other_vectors_is_not_believed(base, tmp_path):
 
 def test_a_damaged_record_is_as_none(base, tmp_path):
     random_prompt(base, 4).to_peft(tmp_path / "adapter")
-    for junk in (b"{half", b"[]", b"\xff\xfe", b"{}"):
-        (tmp_path / "adapter" / "minipt.json").write_bytes(junk)
+    path = tmp_path / "adapter" / "minipt.json"
+    whole = json.loads(path.read_text())
+    for junk in (b"{half", b"[]", b"\xff\xfe", b"{}", b"[" * 99999):
+        path.write_bytes(junk)
         assert minipt.from_peft(tmp_path / "adapter", base).about["method"] == "peft"
+    for about in (None, 5, {"labels": ["a"]}):
+        path.write_text(json.dumps(whole | {"about": about}))
+        with pytest.raises(MiniptError, match=r"minipt\.json is no prompt that minipt saved"):
+            minipt.from_peft(tmp_path / "adapter", base)
+    path.write_text(json.dumps(whole | {"fingerprint": 5}))
+    with pytest.raises(MiniptError, match=r"was made for base 'ragged' \(5\)"):
+        minipt.from_peft(tmp_path / "adapter", base)
 
 
 def test_what_minipt_wrote_is_refused_for_another_base(tmp_path):

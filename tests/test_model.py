@@ -652,6 +652,14 @@ def test_a_base_in_another_float_type_has_the_same_numbers_and_is_frozen_too():
         ({"lengths": [2, 4]}, "lengths lie between 1 and T = 3"),
         ({"positions": [-1, 0]}, "positions lie inside"),
         ({"positions": [0, 2]}, "positions lie inside"),
+        ({"ids": [[1.0, 2, 3], [4, 5, 6]]}, "ids are whole numbers, not float64"),
+        ({"ids": [[1, 2, 3], [4, 5]]}, "ids are no array"),
+        ({"ids": None}, "ids are whole numbers, not object"),
+        ({"lengths": [3.0, 2.0]}, "lengths are whole numbers, not float64"),
+        ({"targets": [True, False]}, "targets are whole numbers, not bool"),
+        ({"targets": ["a", "b"]}, "targets are whole numbers"),
+        ({"positions": [0.0, 1.0]}, "positions are whole numbers"),
+        ({"choices": [1.0, 2.0]}, "choices are whole numbers, not float64"),
     ],
 )
 def test_a_batch_that_does_not_fit_together_is_refused(arrays, message):
@@ -697,6 +705,9 @@ def test_a_prompt_of_another_width_and_an_unknown_wiring_are_refused():
     narrow = SoftPrompt(np.zeros((3, 7), np.float32), base.fingerprint, base.name)
     with pytest.raises(MiniptError, match=r"needs vectors of 8 channels.*\(3, 7\)"):
         loss_and_gradient(base, narrow, batch)
+    none = SoftPrompt(np.zeros((0, 8), np.float32), base.fingerprint, base.name)
+    with pytest.raises(MiniptError, match=r"needs vectors of 8 channels.*\(0, 8\)"):
+        loss_and_gradient(base, none, batch)
     with pytest.raises(MiniptError, match="unknown wiring 'serial': choose one of shared"):
         loss_and_gradient(base, random_prompt(base, 3), batch, wiring="serial")
 

@@ -266,6 +266,54 @@ def test_metadata_of_another_kind_is_refused(saved, base, record):
         load_prompt(saved, base)
 
 
+TUNED = {"labels": ["a", "b"], "label_words": [" a", " b"], "template": "{text}:", "task": "toy"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"labels": "ab"},
+        {"labels": None},
+        {"labels": [1, 2]},
+        {"labels": ["a"]},
+        {"label_words": None},
+        {"label_words": [" a"]},
+        {"template": 5},
+        {"template": None},
+        {"task": 5},
+        {"adapter": []},
+    ],
+)
+def test_a_prompt_that_knows_its_task_by_halves_is_refused(saved, base, wrong):
+    def write(about: dict) -> None:
+        record = {"fingerprint": base.fingerprint, "base_name": base.name, "about": about}
+        rewrite(saved, minipt=json.dumps(record))
+
+    write(TUNED)
+    assert load_prompt(saved, base).about == TUNED
+    write(TUNED | wrong)
+    with pytest.raises(MiniptError, match="is no prompt that minipt saved: make the prompt again"):
+        load_prompt(saved, base)
+    write({name: value for name, value in TUNED.items() if name not in wrong} | {"labels": ["a"]})
+    with pytest.raises(MiniptError, match="is no prompt that minipt saved"):
+        load_prompt(saved, base)
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (1, 8), (3, 8), (2, 7)])
+def test_a_head_that_does_not_fit_is_refused(saved, base, shape):
+    tensors = {"prompt": np.zeros((4, 8), np.float32), "head": np.zeros(shape, np.float32)}
+    record = {"fingerprint": base.fingerprint, "base_name": base.name, "about": TUNED}
+    rewrite(saved, tensors, minipt=json.dumps(record))
+    with pytest.raises(MiniptError, match="holds a head of shape"):
+        load_prompt(saved, base)
+
+
+def test_numbers_that_are_no_floats_are_refused(saved, base):
+    rewrite(saved, {"prompt": np.zeros((4, 8), np.int32)})
+    with pytest.raises(MiniptError, match="holds numbers of the type int32"):
+        load_prompt(saved, base)
+
+
 def test_a_head_that_is_not_finite_is_refused(saved, base):
     head = np.full((2, 8), np.nan, np.float32)
     rewrite(saved, {"prompt": np.zeros((4, 8), np.float32), "head": head})

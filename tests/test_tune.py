@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from minipt import learn as learning
 from minipt.errors import MiniptError
 from minipt.evaluate import evaluate
-from minipt.files import read_tensors
+from minipt.files import read_tensors, write_tensors
 from minipt.learn import Settings
 from minipt.optim import OPTIMIZERS
 from minipt.prompt import init_prompt
@@ -260,6 +260,28 @@ def test_checkpoints_that_cannot_be_resumed(base, task, tmp_path):
     refused(base, task, path, "is no checkpoint")
 
 
+def test_a_checkpoint_that_contradicts_itself_cannot_be_resumed(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    tune(base, task, path, **QUICK)
+    arrays, record = read_tensors(path, "checkpoint", "")
+    halves = record["history"][:1] + record["history"][2:]
+    narrow = np.zeros((3, 7), np.float32)
+    for wrong, other in (
+        ({"history": None}, {}),
+        ({"history": [1, 2]}, {}),
+        ({"history": halves}, {}),
+        ({"best_step": 999}, {}),
+        ({"seconds": None}, {}),
+        ({"identity": []}, {}),
+        ({}, {"trained.prompt": narrow}),
+        ({}, {"best.prompt": narrow}),
+    ):
+        write_tensors(path, arrays | other, record | wrong)
+        refused(base, task, path, "is no checkpoint that can be used .*remove it and start")
+    write_tensors(path, arrays, record)
+    tune(base, task, path, resume=True, **QUICK)
+
+
 def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     tune(base, task, path, **QUICK)
@@ -282,7 +304,14 @@ def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):
         ({"optimizer": "adagrad"}, "unknown optimizer 'adagrad': choose one of adam"),
         ({"schedule": "step"}, "unknown schedule"),
         ({"method": "zeros"}, "unknown start 'zeros'"),
-        ({"seed": -1}, "seed and warmup are 0 or more"),
+        ({"seed": -1}, "seed is at least 0, not -1"),
+        ({"warmup": -1}, "warmup is at least 0, not -1"),
+        ({"steps": 2.5}, "steps is a whole number, not 2.5"),
+        ({"evaluate_every": 2.5}, "evaluate_every is a whole number, not 2.5"),
+        ({"seed": None}, "seed is a whole number, not None"),
+        ({"learning_rate": "x"}, "learning_rate is a positive number, not 'x'"),
+        ({"optimizer": ["adam"]}, "unknown optimizer"),
+        ({"method": "text", "text": ""}, 'the start "text" needs a text'),
     ],
 )
 def test_settings_that_make_no_sense(base, task, wrong, match):
