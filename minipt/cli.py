@@ -157,7 +157,7 @@ def _add_tune(commands) -> None:
         "--init-text",
         "text",
         str,
-        "for --init text, in place of the task's instruction",
+        "the words of --init text, in place of the task's instruction",
     )
     setting("--steps", "steps", int, "number of batches to learn from")
     setting("--seed", "seed", int, "the same seed gives the same bits")

@@ -45,11 +45,13 @@ def suited(base: Base, task: Task | None = None, **settings: object) -> Settings
     """The settings for a base: those given, then those that suit it, then the defaults.
 
     A start from words begins with the task's instruction where no other words are given; for a task
-    without one, a start from words that was not asked for is the default start.
+    without one, a start from words that was not asked for is the default start. Words alone ask for
+    a start from them.
 
     Raises MiniptError for a value that makes no sense, by its name.
     """
-    chosen = SUITED.get(base.name, {}) | settings
+    asked = {"method": "text"} if settings.get("text") is not None else {}
+    chosen = SUITED.get(base.name, {}) | asked | settings
     opening = task.opening if task else ""
     if chosen.get("method") == "text" and chosen.get("text") is None:
         if opening:

@@ -322,6 +322,8 @@ def test_settings_that_make_no_sense(base, task, wrong, match):
 def test_a_start_from_words_takes_the_instruction(base, task):
     assert suited(base, task, method="text").text == f"{task.instruction}\n\n"
     assert suited(base, task, method="text", text="a day").text == "a day"
+    assert suited(base, task, text="a day").method == "text"
+    assert suited(base, task, method="vocab", text="a day").method == "vocab"
     assert suited(base, task).text is None
     with pytest.raises(MiniptError, match="needs a text"):
         tune(base, replace(task, instruction=""), **QUICK | {"method": "text"})
