@@ -684,6 +684,14 @@ def test_doctor(call, here):
         assert part in out
 
 
+@pytest.mark.parametrize(("processors", "workers"), [(1, None), (2, 2), (16, 4), (None, None)])
+def test_doctor_says_how_to_use_many_processors(call, here, monkeypatch, processors, workers):
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    out = call("doctor")[1]
+    assert ("--workers" in out) == (workers is not None)
+    assert workers is None or f"`minipt tune --workers {workers}`" in out
+
+
 def test_doctor_says_which_bases_are_to_be_fetched(call, here, monkeypatch):
     monkeypatch.setenv("MINIPT_CACHE", str(here / "empty"))
     out = call("doctor")[1]
