@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parse(arguments)
     chosen.line = arguments
     try:
-        status = chosen.command(chosen)
+        # What overflows ends in numbers that are not finite, and these in a sentence.
+        with np.errstate(over="ignore", invalid="ignore"):
+            status = chosen.command(chosen)
         sys.stdout.flush()
         return status
     except MiniptError as error:
@@ -369,9 +371,9 @@ def _refuse_without_labels(path: Path, prompt: SoftPrompt) -> None:
         )
 
 
-def _refuse_infinite(path: Path, probabilities: np.ndarray) -> None:
+def _refuse_infinite(whence: Path | str, probabilities: np.ndarray) -> None:
     if not np.isfinite(probabilities).all():
-        raise MiniptError(f"with {path} the answer is not a finite number: tune again")
+        raise MiniptError(f"with {whence} the answer is not a finite number: tune again")
 
 
 def _generate(chosen: argparse.Namespace) -> int:
@@ -425,7 +427,7 @@ def _xray(chosen: argparse.Namespace) -> int:
     target = None if chosen.label is None else labels.index(chosen.label)
     text = _readable(chosen.text)
     xray = take_step(base, prompt, about["template"], about["label_words"], text, target)
-    _refuse_infinite(chosen.run, xray.probabilities["before"])
+    _refuse_infinite(chosen.run or "a fresh prompt", xray.probabilities["before"])
     if xray.cut:
         print("the text is too long for the base and lost its beginning", file=sys.stderr)
     if chosen.save:

@@ -271,7 +271,6 @@ def _learn(
                 return
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what comes of it is seen at the next step
 def _step(learner: Learner, batch: Batch, chosen: Settings, state: _State) -> dict:
     """One step: loss, gradient, clipping, optimizer; and the record of it."""
     warmup = min(chosen.warmup, chosen.steps // 2)
@@ -304,7 +303,6 @@ def _look(learner: Learner, task: Task, state: _State) -> None:
         state.best = _copies(learner.arrays)
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def _measure(learner: Learner, split) -> Evaluation:
     return measure(learner.base, learner.answerer(), learner.reading, split, learner.room)
 

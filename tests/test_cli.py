@@ -600,8 +600,7 @@ def test_an_answer_that_is_not_finite_is_refused(call, finished, here, saved_bas
         ("predict", "huge.safetensors", "a text"),
         ("xray", "a text", "--run", "huge.safetensors"),
     ):
-        with np.errstate(all="ignore"):
-            status, out, err = call(*command, "--base", saved_base)
+        status, out, err = call(*command, "--base", saved_base)
         assert (status, out) == (1, "")
         assert "not a finite number" in one_sentence(err)
 
