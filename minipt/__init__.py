@@ -1,28 +1,37 @@
 """Prompt tuning by hand: a frozen transformer in NumPy and the vectors in front of the text.
 
-Read the modules in this order: `ops`, `trace`; `base`, `streams`, `layer`, `model`, `text`,
-`prompt`, `readout`, `wiring`; `verbalizer`, `generate`, `responses`; `optim`, `evaluate`, `learn`,
-`workers`, `tune`, `gradcheck`; `fetch`, `families`, `gguf_file`, `bases`, `checkpoint`; `tasks`,
-`datasets`, `baseline`; `adapter`, `store`, `plot`, `report`, `xray`, `doctor`; `rivals`, what one
-would try instead; `studies`, to ask whether it works; `arguments`, `cli`. Each one's docstring says
-what comes in, what goes out and where the story continues. `errors` and `files` are small and serve
-all. The names `minipt.tune`, `minipt.evaluate` and `minipt.generate` are the functions; the modules
-are reached by `from minipt.tune import ...`.
+Begin with `plain`: the whole idea for GPT-2, in functions on arrays. Then the folders, which are
+the layers of the house. Each builds on those above it, and its `__init__` says what comes in, what
+goes out and in what order to read its files.
+
+    maths        pure functions on arrays, each forward above its backward
+    files        files that are complete or absent; fetching
+    transformer  the frozen base, its layers, forward and backward
+    prompting    the prompt, the texts, one step of prompt tuning
+    tasks        data with its splits
+    learning     the loop, and what is measured
+    loading      weights of other people
+    results      what a run becomes
+    rivals       what one would try instead
+    studies      whether it works
+    commands     the command line
+
+`errors` serves all.
 """
 
-from minipt.adapter import from_peft
-from minipt.checkpoint import load_base
-from minipt.datasets import load_task
 from minipt.errors import MiniptError
-from minipt.evaluate import evaluate
-from minipt.generate import generate
-from minipt.gradcheck import check_gradient, compare
-from minipt.prompt import SoftPrompt, init_prompt, load_prompt
-from minipt.tasks import load_csv, load_pairs
-from minipt.text import Batch
-from minipt.trace import Trace
-from minipt.tune import tune
-from minipt.wiring import logits, loss_and_gradient
+from minipt.learning.evaluate import evaluate
+from minipt.learning.tune import tune
+from minipt.loading.load import load_base
+from minipt.maths.gradcheck import check_gradient, compare
+from minipt.prompting.generate import generate
+from minipt.prompting.peft_adapter import from_peft
+from minipt.prompting.prompt import SoftPrompt, init_prompt, load_prompt
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import logits, loss_and_gradient
+from minipt.tasks.datasets import load_task
+from minipt.tasks.task import load_csv, load_pairs
+from minipt.transformer.trace import Trace
 
 __all__ = [
     "Batch",

@@ -2,6 +2,6 @@
 
 import sys
 
-from minipt.cli import main
+from minipt.commands.cli import main
 
 sys.exit(main())

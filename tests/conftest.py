@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bases import base_with_tokenizer, write_texts
+from helpers.bases import base_with_tokenizer, write_texts
 from hypothesis import settings
 
-from minipt import cli
-from minipt import learn as learning
-from minipt.checkpoint import save_base
+from minipt.commands import cli
+from minipt.learning import loop as learning
+from minipt.loading.load import save_base
 
 settings.register_profile("same-cases", deadline=None, derandomize=True, database=None)
 settings.load_profile("same-cases")

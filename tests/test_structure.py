@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,26 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minipt"
-# In the order of reading: a module imports from the layers below it and, in its own layer, only
-# what was read before it.
-LAYERS = (
-    ("errors", "files", "ops", "trace", "gradcheck", "optim", "fetch"),
-    ("base", "streams", "layer", "model", "text", "prompt", "adapter"),
-    ("readout", "wiring", "generate", "verbalizer", "responses"),
-    ("families", "gguf_file", "bases", "checkpoint"),
-    ("tasks", "datasets", "baseline"),
-    ("evaluate", "learn", "workers", "tune"),
-    ("rivals.weights", "rivals.lora", "rivals.probe", "rivals.prefix", "rivals.regularised"),
-    ("rivals.residual", "rivals.wayward", "rivals.discrete", "rivals.written", "rivals"),
-    ("report", "plot", "store", "xray", "doctor", "arguments"),
-    ("studies", "studies.jobs", "studies.sweep", "studies.count", "studies.cost"),
-    ("studies.compare",),
-    ("studies.ensemble", "studies.transfer"),
-    ("studies.neighbours", "studies.influence", "studies.reading"),
-    ("studies.claims", "studies.evidence", "studies.commands"),
-    ("cli", "__main__"),
-)
-ORDER = [module for layer in LAYERS for module in layer]
 FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "flax", "autograd", "transformers", "peft"}
 FRAMEWORKS |= {"keras", "mxnet", "tinygrad", "cupy", "accelerate"}
 RUN_TIME = {"numpy", "tokenizers", "safetensors", "matplotlib", "tqdm", "gguf", "minipt"}
@@ -38,6 +19,8 @@ SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
+FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+SPECIAL = {"errors", "plain"}  # the one serves all, the other is read first
 LONGEST_FUNCTION = 45
 every_module = pytest.mark.parametrize("module", SOURCES)
 
@@ -93,16 +76,43 @@ def overrides(module: str) -> set[str]:
     return documented
 
 
-def test_every_module_has_its_layer():
-    assert set(SOURCES) - {"__init__"} <= set(ORDER)
+def reading_order(package: str) -> list[str]:
+    """What a package's docstring lists, one a line: indented, the name, two spaces, what it is."""
+    lines = ast.get_docstring(tree(package or "__init__")).splitlines()
+    return re.findall(r"^    (\w+)  +\S", "\n".join(lines), re.MULTILINE)
+
+
+def members(package: str) -> set[str]:
+    """A package's own modules and folders."""
+    folder = PACKAGE / package.replace(".", "/")
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    return modules | {path.parent.name for path in folder.glob("*/__init__.py")}
+
+
+@pytest.mark.parametrize("package", ["", *FOLDERS])
+def test_a_package_lists_its_members_in_the_order_of_reading(package):
+    listed = reading_order(package)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == members(package) - SPECIAL
+
+
+def later_than(module: str) -> set[str]:
+    """What a module may not import: the folders above its own, and its folder's later modules."""
+    folder, _, name = module.partition(".")
+    floors = ["errors", *reading_order("")]
+    above = set(floors[floors.index(folder) + 1 :])
+    found = {each for each in SOURCES if each.split(".")[0] in above}
+    if name:
+        order = reading_order(folder)
+        found |= {f"{folder}.{each}" for each in order[order.index(name) :]} | {folder}
+    return found
 
 
 @every_module
 def test_imports_go_down_only(module):
-    if module == "__init__":
-        return
-    above = ORDER[ORDER.index(module) :]
-    assert own_imports(module).isdisjoint(above), f"{module} imports what is read after it"
+    """Between folders and inside them, to what is listed before; so there is no circle."""
+    if module not in ("__init__", "__main__", "plain"):
+        assert own_imports(module) - {module} <= SOURCES.keys() - later_than(module)
 
 
 @every_module
@@ -146,7 +156,7 @@ def test_nothing_is_pickled(module):
 
 def test_every_backward_op_stands_below_its_forward():
     """linear, linear_dx, linear_dw: between an op and its backwards stands no other op."""
-    names = [node.name for node in tree("ops").body if isinstance(node, ast.FunctionDef)]
+    names = [node.name for node in tree("maths.ops").body if isinstance(node, ast.FunctionDef)]
     forward = ""
     for name in names:
         stem, _, ending = name.rpartition("_")
@@ -179,5 +189,5 @@ def test_minipt_is_imported_in_under_half_a_second():
 
 def test_importing_minipt_loads_no_framework_and_no_plots():
     _, modules = imported()
-    assert "minipt.ops" in modules
+    assert "minipt.maths.ops" in modules
     assert {name.split(".")[0] for name in modules}.isdisjoint(FRAMEWORKS | {"matplotlib"})

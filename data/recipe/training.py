@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from tqdm import tqdm
 
-from minipt.fetch import cache_directory
+from minipt.files.fetch import cache_directory
 
 STEPS = 2560
 WARMUP, DECAY = 0.01, 0.3

@@ -1,14 +1,22 @@
 """What one would try instead of a soft prompt, each a short file with one idea.
 
-All learn by the loop of `learn.py`, on the same base, data, splits and steps, and all leave the
-base as it is: `weights` (full fine-tuning, BitFit), `lora`, `probe`, `prefix`, `discrete`; variants
-of the soft prompt itself in `regularised`, `residual` and `wayward`; and what learns nothing,
-prompts written by hand, in `written`. A bag of words stands in `minipt.baseline`.
+In: a base and a task. Out: a `Learner`, for the same loop, data, splits and steps. All of them
+leave the base as it is.
+
+    weights      full fine-tuning; BitFit, the biases alone
+    lora         LoRA: a product of two thin matrices beside each weight
+    probe        a linear head on the frozen base's hidden states
+    prefix       deep prefixes: keys and values of every layer
+    regularised  a prompt with decay, dropout, noise, or a pull to words
+    discrete     a search over real tokens
+    written      prompts written by hand, which learn nothing
+    residual     a prompt through a network
+    wayward      a prompt held near words of another meaning
 """
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.learn import Learner
+from minipt.learning.loop import Learner
+from minipt.learning.tune import PromptLearner
 from minipt.rivals.discrete import DiscreteLearner
 from minipt.rivals.lora import LoraLearner
 from minipt.rivals.prefix import MlpPrefixLearner, PrefixLearner
@@ -23,7 +31,7 @@ from minipt.rivals.regularised import (
 from minipt.rivals.residual import ResidualLearner
 from minipt.rivals.wayward import WaywardLearner
 from minipt.rivals.weights import BitFitLearner, FullLearner
-from minipt.tune import PromptLearner
+from minipt.transformer.base import Base
 
 RIVALS = (
     PromptLearner,

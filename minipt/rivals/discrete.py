@@ -17,16 +17,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from minipt.base import Base
-from minipt.evaluate import read_task
-from minipt.learn import Arrays, Learner, Settings
-from minipt.ops import cross_entropy
-from minipt.optim import Optimizer
-from minipt.prompt import SoftPrompt, init_prompt, word_ids
+from minipt.learning.evaluate import read_task
+from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.optimizers import Optimizer
+from minipt.maths.ops import cross_entropy
+from minipt.prompting.prompt import SoftPrompt, init_prompt, word_ids
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import Answer, answerer, loss_and_gradient
 from minipt.rivals.regularised import nearest_rows
-from minipt.tasks import Task
-from minipt.text import Batch
-from minipt.wiring import Answer, answerer, loss_and_gradient
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 CANDIDATES = 10
 

@@ -14,13 +14,13 @@ for wide layers; the numbers are the same.) The story continues in `probe.py`.
 
 import numpy as np
 
-from minipt.base import Base
-from minipt.evaluate import read_task
-from minipt.learn import Arrays, Learner, Settings
+from minipt.learning.evaluate import read_task
+from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import Answer, logits_after
 from minipt.rivals.weights import weights_step, with_params
-from minipt.tasks import Task
-from minipt.text import Batch
-from minipt.wiring import Answer, logits_after
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 RANK, SCALE = 8, 2.0  # alpha / r = 16 / 8
 ADAPTED = ("attn.query.weight", "attn.value.weight")

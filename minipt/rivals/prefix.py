@@ -19,16 +19,16 @@ In: a frozen base and a task. Out: keys and values. The story continues in `disc
 
 import numpy as np
 
-from minipt import ops
-from minipt.base import Base
-from minipt.evaluate import read_task
-from minipt.layer import Past
-from minipt.learn import Arrays, Learner, Settings
-from minipt.prompt import init_prompt
-from minipt.tasks import Task
-from minipt.text import Batch
-from minipt.trace import Cache
-from minipt.wiring import Answer, logits_after, read_prompt, text_step
+from minipt.learning.evaluate import read_task
+from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.maths import ops
+from minipt.prompting.prompt import init_prompt
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import Answer, logits_after, read_prompt, text_step
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
+from minipt.transformer.layer import Past
+from minipt.transformer.trace import Cache
 
 WIDTH = 64  # M, of the network's inner rows
 

@@ -16,16 +16,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from minipt import ops
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.evaluate import read_task
-from minipt.learn import Arrays, Learner, Settings
-from minipt.readout import read_features
-from minipt.tasks import Task
-from minipt.text import Batch
-from minipt.trace import Untraced
-from minipt.wiring import Answer, hidden_after
+from minipt.learning.evaluate import read_task
+from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.maths import ops
+from minipt.prompting.readout import read_features
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import Answer, hidden_after
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
+from minipt.transformer.trace import Untraced
 
 
 class ProbeLearner(Learner):

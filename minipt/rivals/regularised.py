@@ -17,10 +17,10 @@ call L2 regularisation, to tell it from the decay of AdamW. The story continues 
 
 import numpy as np
 
-from minipt.learn import Arrays
-from minipt.text import Batch
-from minipt.tune import PromptLearner
-from minipt.wiring import Answer
+from minipt.learning.loop import Arrays
+from minipt.learning.tune import PromptLearner
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import Answer
 
 # At the rate 1.0 the tiny base's prompt grows to a norm of about 200, where the cross-entropy's
 # gradient has one of about 0.05: the penalty's then has 0.02.

@@ -14,13 +14,13 @@ story continues in `wayward.py`.
 
 import numpy as np
 
-from minipt import ops
-from minipt.base import Base
-from minipt.learn import Arrays, Settings
-from minipt.tasks import Task
-from minipt.text import Batch
-from minipt.tune import PromptLearner
-from minipt.wiring import Answer
+from minipt.learning.loop import Arrays, Settings
+from minipt.learning.tune import PromptLearner
+from minipt.maths import ops
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import Answer
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 BOTTLENECK = 64  # M
 

@@ -12,11 +12,11 @@ nearest tokens do not tell what a prompt does: a warning to the reader of `studi
 story continues in `studies/jobs.py`.
 """
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.learn import Settings
+from minipt.learning.loop import Settings
 from minipt.rivals.regularised import DecayToStartLearner
-from minipt.tasks import Task
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 # Looked for on validation of sms-spam with the tiny base and another sentence: a tenth of it holds
 # half of the vectors, and ten times as much leaves no room to learn.

@@ -12,14 +12,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.evaluate import read_task
-from minipt.learn import Arrays, Learner, Settings
-from minipt.tasks import Task
-from minipt.text import Batch
-from minipt.trace import InputCache
-from minipt.wiring import Answer, logits_after, text_step
+from minipt.learning.evaluate import read_task
+from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import Answer, logits_after, text_step
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
+from minipt.transformer.trace import InputCache
 
 
 class WeightsLearner(Learner):

@@ -12,12 +12,12 @@ from itertools import islice
 
 import numpy as np
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.evaluate import Evaluation, evaluate
-from minipt.prompt import SoftPrompt
-from minipt.tasks import Pairs, Split, Task
-from minipt.text import tokens
+from minipt.learning.evaluate import Evaluation, evaluate
+from minipt.prompting.prompt import SoftPrompt
+from minipt.prompting.text import tokens
+from minipt.tasks.task import Pairs, Split, Task
+from minipt.transformer.base import Base
 
 MOST_ROUNDS = 8  # of examples, one a class
 APART = "\n\n"  # what stands between an example and the next

@@ -1,7 +1,17 @@
-"""Asking whether it works: many runs compared, and one run looked at from many sides.
+"""Does it work? Many runs compared, and one run looked at.
 
-Read them in this order: `jobs`, which does every run once; `sweep`, made of such runs; `count` and
-`cost`, what a step costs and why; `compare`, the rivals side by side; `ensemble` and `transfer`;
-`neighbours`, `influence` and `reading`, what a prompt's vectors say; `claims` and `evidence`, ten
-published claims put to the test; `commands`, which prints all of it.
+In: bases, tasks, settings. Out: tables and figures, over several seeds.
+
+    jobs        runs that are kept, so that none is done twice
+    sweep       every combination of some settings
+    count       operations and bytes of a step, counted from its shapes
+    cost        the same, measured
+    compare     a prompt against its rivals
+    ensemble    several prompts over one base
+    transfer    a prompt on other texts, other tasks, another base
+    neighbours  the words nearest to each vector
+    influence   what is lost without a vector
+    reading     what a prompt says
+    claims      ten published claims, each with a rule for its verdict
+    evidence    the report on the claims
 """

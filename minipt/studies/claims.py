@@ -18,18 +18,18 @@ from functools import cache
 
 import numpy as np
 
-from minipt.base import Base
-from minipt.checkpoint import load_base
-from minipt.datasets import load_task
-from minipt.prompt import init_prompt
+from minipt.loading.load import load_base
+from minipt.prompting.prompt import init_prompt
+from minipt.prompting.verbalizer import label_tokens
 from minipt.rivals import rates_for
 from minipt.studies.ensemble import ensemble
 from minipt.studies.jobs import Result, accuracies, remember
 from minipt.studies.neighbours import nearest
 from minipt.studies.sweep import Row, sweep
 from minipt.studies.transfer import DOMAINS, few_of, head_starts, zero_shot
-from minipt.tasks import Task
-from minipt.verbalizer import label_tokens
+from minipt.tasks.datasets import load_task
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 HOLDS, FAILS, UNCLEAR = "holds here", "does not hold here", "cannot be told at this size"
 # Student's t at 97.5 %, for 1 to 12 degrees of freedom; for more, the last, which is a little wide.

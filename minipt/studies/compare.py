@@ -11,19 +11,19 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from minipt.base import Base
-from minipt.baseline import confidence_interval
 from minipt.errors import MiniptError
-from minipt.evaluate import encode_split
-from minipt.learn import digest
-from minipt.report import align, baselines
+from minipt.learning.evaluate import encode_split
+from minipt.learning.loop import digest
+from minipt.learning.tune import suited
+from minipt.results.report import align, baselines
 from minipt.rivals import RIVALS, find_learner, rates_for
 from minipt.rivals.written import shown, written
 from minipt.studies.cost import measure
 from minipt.studies.jobs import remember
 from minipt.studies.sweep import Row, sweep
-from minipt.tasks import Task
-from minipt.tune import suited
+from minipt.tasks.bag_of_words import confidence_interval
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from minipt.base import Base
-from minipt.datasets import load_task
 from minipt.errors import MiniptError
-from minipt.learn import Arrays, Learner, Settings, keep_freed_memory
-from minipt.optim import OPTIMIZERS, Optimizer, clip_gradients
-from minipt.report import WIDTH, align
+from minipt.learning.loop import Arrays, Learner, Settings, keep_freed_memory
+from minipt.learning.optimizers import OPTIMIZERS, Optimizer, clip_gradients
+from minipt.learning.tune import PromptLearner, suited
+from minipt.prompting.text import Batch
+from minipt.prompting.wiring import loss_and_gradient
+from minipt.results.report import WIDTH, align
 from minipt.rivals import LEARNERS
 from minipt.rivals.lora import RANK
 from minipt.studies.count import WAYS, Cost, Step, answering_work, count, key_value_numbers
-from minipt.text import Batch
-from minipt.tune import PromptLearner, suited
-from minipt.wiring import loss_and_gradient
+from minipt.tasks.datasets import load_task
+from minipt.transformer.base import Base
 
 NAMES = {
     "shared": "prompt, run once for all",

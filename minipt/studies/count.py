@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
-from minipt.base import Config, parameter_shapes
 from minipt.rivals.lora import ADAPTED, RANK
+from minipt.transformer.base import Config, parameter_shapes
 
 # A prompt run once for all texts, or in front of each; all weights; a change of rank r of queries
 # and values; a linear map (C, K) of what the frozen base says of a text.

@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.evaluate import encode_split, evaluate, read_task
-from minipt.ops import softmax
-from minipt.prompt import SoftPrompt
-from minipt.report import align
-from minipt.tasks import Split, Task
-from minipt.text import Batch, batches
-from minipt.wiring import logits_together
+from minipt.learning.evaluate import encode_split, evaluate, read_task
+from minipt.maths.ops import softmax
+from minipt.prompting.prompt import SoftPrompt
+from minipt.prompting.text import Batch, batches
+from minipt.prompting.wiring import logits_together
+from minipt.results.report import align
+from minipt.tasks.task import Split, Task
+from minipt.transformer.base import Base
 
 TEXTS = 8  # a batch, before it is repeated
 

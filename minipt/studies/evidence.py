@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from minipt.errors import MiniptError
-from minipt.files import complete_file
-from minipt.plot import draw_lines
-from minipt.store import PIXELS_PER_INCH, RUNS
+from minipt.files.complete import complete_file
+from minipt.results.plot import draw_lines
+from minipt.results.store import PIXELS_PER_INCH, RUNS
 from minipt.studies.claims import CLAIMS, Claim, Finding, Plan
 from minipt.studies.jobs import write_json
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from minipt.base import Base
-from minipt.evaluate import encode_split, evaluate, read_task
-from minipt.prompt import SoftPrompt, frequent_ids
-from minipt.readout import rows_to_read
-from minipt.tasks import Pairs, Split, Task
-from minipt.text import batches
-from minipt.trace import Trace
-from minipt.wiring import loss_and_gradient
+from minipt.learning.evaluate import encode_split, evaluate, read_task
+from minipt.prompting.prompt import SoftPrompt, frequent_ids
+from minipt.prompting.readout import rows_to_read
+from minipt.prompting.text import batches
+from minipt.prompting.wiring import loss_and_gradient
+from minipt.tasks.task import Pairs, Split, Task
+from minipt.transformer.base import Base
+from minipt.transformer.trace import Trace
 
 LOOKED_AT = 32  # texts whose attention is averaged
 ATTENTION_BATCH = 4  # a trace holds a whole step, so its batch is small

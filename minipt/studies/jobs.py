@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.evaluate import Evaluation, measure, read_task
-from minipt.files import complete_directory, complete_file, read_tensors, write_tensors
-from minipt.learn import Arrays, Learner, Settings, digest, learn
-from minipt.prompt import SoftPrompt, versions
+from minipt.files.complete import complete_directory, complete_file, read_tensors, write_tensors
+from minipt.learning.evaluate import Evaluation, measure, read_task
+from minipt.learning.loop import Arrays, Learner, Settings, digest, learn
+from minipt.learning.tune import PromptLearner
+from minipt.prompting.prompt import SoftPrompt, versions
+from minipt.results.store import LONGEST_NAME, PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
 from minipt.rivals import find_learner
-from minipt.store import LONGEST_NAME, PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
-from minipt.tasks import Split, Task
-from minipt.tune import PromptLearner
+from minipt.tasks.task import Split, Task
+from minipt.transformer.base import Base
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

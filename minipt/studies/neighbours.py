@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minipt.base import Base
-from minipt.prompt import frequent_ids, word_ids
+from minipt.prompting.prompt import frequent_ids, word_ids
+from minipt.transformer.base import Base
 
 NEAREST = 5
 COMPARED = 500  # words, and as many random vectors: enough for quantiles

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.plot import draw_reading
-from minipt.prompt import METHODS, SoftPrompt, frequent_ids, init_prompt
-from minipt.report import align, shorten
+from minipt.prompting.prompt import METHODS, SoftPrompt, frequent_ids, init_prompt
+from minipt.results.plot import draw_reading
+from minipt.results.report import align, shorten
 from minipt.studies.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
 from minipt.studies.neighbours import MEASURES, Nearest, Plane, closest, nearest, principal_plane
-from minipt.tasks import Task
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

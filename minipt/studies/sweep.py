@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.plot import draw_lines
-from minipt.report import align
+from minipt.learning.tune import suited
+from minipt.results.plot import draw_lines
+from minipt.results.report import align
 from minipt.rivals import rates_for
 from minipt.studies.jobs import Job, Result, accuracies, run_all
-from minipt.tasks import Task
-from minipt.tune import suited
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,15 +12,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from minipt.base import Base
 from minipt.errors import MiniptError
-from minipt.evaluate import evaluate
-from minipt.learn import digest
-from minipt.prompt import SoftPrompt
-from minipt.report import align
+from minipt.learning.evaluate import evaluate
+from minipt.learning.loop import digest
+from minipt.learning.tune import suited
+from minipt.prompting.prompt import SoftPrompt
+from minipt.results.report import align
 from minipt.studies.jobs import Job, Result, accuracies, remember, run_all
-from minipt.tasks import Task
-from minipt.tune import suited
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
 
 # The tasks whose labels are positive and negative.
 DOMAINS = ("movie-reviews", "product-reviews", "tweets", "editorials")

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 import minipt
-from minipt.baseline import bag_of_words
+from minipt.tasks.bag_of_words import bag_of_words
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         print(row(base, name, arguments), flush=True)
 
 
-def row(base: minipt.base.Base, name: str, arguments: argparse.Namespace) -> str:
+def row(base: minipt.transformer.base.Base, name: str, arguments: argparse.Namespace) -> str:
     """One task's figures as a row of a Markdown table."""
     task = minipt.load_task(name)
     test = task.test

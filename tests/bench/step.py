@@ -41,13 +41,13 @@ import numpy as np
 from tqdm import tqdm
 
 import minipt
-from minipt.bases import base_directory
-from minipt.learn import keep_freed_memory
-from minipt.optim import Adam
-from minipt.text import encode
-from minipt.verbalizer import label_tokens
-from minipt.wiring import prompt_step
-from minipt.workers import Workers
+from minipt.learning.loop import keep_freed_memory
+from minipt.learning.optimizers import Adam
+from minipt.learning.workers import Workers
+from minipt.loading.named_bases import base_directory
+from minipt.prompting.text import encode
+from minipt.prompting.verbalizer import label_tokens
+from minipt.prompting.wiring import prompt_step
 
 T = 24
 RATE = 1e-3

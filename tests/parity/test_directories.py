@@ -9,16 +9,16 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from bases import BERT, LLAMA, random_base
-from gguf_writer import Type, small_llama, write
-from recorder import random_bert, random_gpt2, random_llama
+from helpers.bases import BERT, LLAMA, random_base
+from helpers.gguf_writer import Type, small_llama, write
+from helpers.recorder import random_bert, random_gpt2, random_llama
 from transformers import BertForMaskedLM, BertModel, GPT2LMHeadModel, LlamaForCausalLM
 
 import minipt
-from minipt.base import Base
-from minipt.checkpoint import save_base
-from minipt.gradcheck import compare
-from minipt.text import Batch
+from minipt.loading.load import save_base
+from minipt.maths.gradcheck import compare
+from minipt.prompting.text import Batch
+from minipt.transformer.base import Base
 
 OURS = {
     "gpt2": ({}, GPT2LMHeadModel),

@@ -7,13 +7,13 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from bases import LLAMA, random_base, random_prompt, small_tokenizer
-from recorder import random_gpt2
-from twins import twin
+from helpers.bases import LLAMA, random_base, random_prompt, small_tokenizer
+from helpers.recorder import random_gpt2
+from helpers.twins import twin
 
 import minipt
-from minipt.generate import generate
-from minipt.prompt import SoftPrompt
+from minipt.prompting.generate import generate
+from minipt.prompting.prompt import SoftPrompt
 
 TEXTS = ("the film was good", "a", "bad words, long night")
 SIZES = [

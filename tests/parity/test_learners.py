@@ -11,22 +11,22 @@ pytest.importorskip("peft")
 
 import peft
 import torch
-from bases import FAMILIES, base_that_reads, random_base, random_batch, small_task
-from comparison import TOLERANCES
-from recorder import answers, attention_mask
+from helpers.bases import FAMILIES, base_that_reads, random_base, random_batch, small_task
+from helpers.comparison import TOLERANCES
+from helpers.recorder import answers, attention_mask
+from helpers.twins import twin
+from helpers.watching import computing_in_float64
 from torch.func import functional_call
 from transformers import DynamicCache, PreTrainedModel
-from twins import twin
-from watching import computing_in_float64
 
-from minipt.base import Base
-from minipt.families import all_places
-from minipt.gradcheck import compare
-from minipt.learn import Arrays, Settings
+from minipt.learning.loop import Arrays, Settings
+from minipt.loading.families import all_places
+from minipt.maths.gradcheck import compare
+from minipt.prompting.text import Batch
 from minipt.rivals.lora import LoraLearner
 from minipt.rivals.prefix import prefix_step
 from minipt.rivals.weights import weights_step
-from minipt.text import Batch
+from minipt.transformer.base import Base
 
 ADAPTED = {"query": ("q_proj", "query"), "value": ("v_proj", "value")}  # in a Llama, in a BERT
 WITH_A_HEAD = [family for family in FAMILIES if family != "encoder"]

@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from minipt.optim import SGD, Adam
+from minipt.learning.optimizers import SGD, Adam
 
 PAIRS = {
     "sgd": (SGD, lambda x: torch.optim.SGD(x, 0.05, momentum=0.9)),

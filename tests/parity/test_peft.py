@@ -9,14 +9,14 @@ pytest.importorskip("peft")
 
 import peft
 import torch
-from bases import random_batch, random_prompt
-from comparison import TOLERANCES
-from recorder import answers, random_gpt2, random_llama
-from watching import computing_in_float64
+from helpers.bases import random_batch, random_prompt
+from helpers.comparison import TOLERANCES
+from helpers.recorder import answers, random_gpt2, random_llama
+from helpers.watching import computing_in_float64
 
 import minipt
-from minipt.gradcheck import compare
-from minipt.text import Batch
+from minipt.maths.gradcheck import compare
+from minipt.prompting.text import Batch
 
 MODELS = {
     "gpt2, one of each": (random_gpt2, (1, 4, 1), {}),

@@ -12,15 +12,15 @@ pytest.importorskip("peft")
 
 import peft
 import torch
-from bases import BERT, LLAMA, random_base, random_batch, random_prompt
-from recorder import answers, attention_mask, random_gpt2
-from twins import twin
+from helpers.bases import BERT, LLAMA, random_base, random_batch, random_prompt
+from helpers.recorder import answers, attention_mask, random_gpt2
+from helpers.twins import twin
 
 import minipt
-from minipt.base import Base
-from minipt.gradcheck import compare
-from minipt.prompt import ADAPTER, init_prompt
-from minipt.text import Batch
+from minipt.maths.gradcheck import compare
+from minipt.prompting.prompt import ADAPTER, init_prompt
+from minipt.prompting.text import Batch
+from minipt.transformer.base import Base
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PROMPT = 5

@@ -11,17 +11,17 @@ import transformers
 from tokenizers import Tokenizer
 
 import minipt
-from minipt.bases import base_directory, base_is_here
-from minipt.datasets import task_is_here
-from minipt.gradcheck import compare
-from minipt.text import batches, encode
-from minipt.verbalizer import embed, make_reading
-from minipt.wiring import logits
+from minipt.loading.named_bases import base_directory, base_is_here
+from minipt.maths.gradcheck import compare
+from minipt.prompting.text import batches, encode
+from minipt.prompting.verbalizer import embed, make_reading
+from minipt.prompting.wiring import logits
+from minipt.tasks.datasets import task_is_here
 
 TEXTS = 50
 
 
-def cached(name: str) -> minipt.base.Base:
+def cached(name: str) -> minipt.transformer.base.Base:
     if not (base_is_here(name) and task_is_here("movie-reviews")):
         pytest.skip(f"{name} and the film reviews are not in the cache")
     return minipt.load_base(name)

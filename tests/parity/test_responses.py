@@ -10,20 +10,20 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from bases import LLAMA, random_base, random_prompt, small_tokenizer
-from recorder import random_gpt2
+from helpers.bases import LLAMA, random_base, random_prompt, small_tokenizer
+from helpers.recorder import random_gpt2
+from helpers.twins import twin
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
-from twins import twin
 
 import minipt
-from minipt.base import Base
-from minipt.evaluate import evaluate
-from minipt.gradcheck import compare
-from minipt.responses import encode_responses, response_reading
-from minipt.tasks import Pairs
-from minipt.text import batches
-from minipt.wiring import WIRINGS
+from minipt.learning.evaluate import evaluate
+from minipt.maths.gradcheck import compare
+from minipt.prompting.responses import encode_responses, response_reading
+from minipt.prompting.text import batches
+from minipt.prompting.wiring import WIRINGS
+from minipt.tasks.task import Pairs
+from minipt.transformer.base import Base
 
 TEXTS = ["the film was", "a", "a long night and a long day:", "words, words", "the end " * 20]
 RESPONSES = [" very good", " day", "\nbad people and kind people", " and", " s"]

@@ -8,13 +8,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from bases import random_batch
-from comparison import State, assert_matches
-from recorder import random_bert, random_gpt2, random_llama, record
+from helpers.bases import random_batch
+from helpers.comparison import State, assert_matches
+from helpers.recorder import random_bert, random_gpt2, random_llama, record
 
 import minipt
-from minipt.base import Base
-from minipt.wiring import logits
+from minipt.prompting.wiring import logits
+from minipt.transformer.base import Base
 
 ALL_BIASES = {"attention_bias": True, "mlp_bias": True}
 UNTIED = {"tie_word_embeddings": False}
@@ -84,7 +84,7 @@ def test_without_a_prompt_the_answers_are_the_same(model, dtype: type, tmp_path)
 
 def test_what_minipt_saves_transformers_reads(model, tmp_path):
     base = load(model, tmp_path / "model", np.float32)
-    minipt.checkpoint.save_base(base, tmp_path / "saved")
+    minipt.loading.load.save_base(base, tmp_path / "saved")
     again = type(model).from_pretrained(tmp_path / "saved").state_dict()
     for name, tensor in model.state_dict().items():
         if not name.startswith("pooler."):  # for another use of BERT; minipt leaves it out

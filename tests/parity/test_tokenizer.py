@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from gguf_writer import small_llama, write
+from helpers.gguf_writer import small_llama, write
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import GPT2Tokenizer
 
 import minipt
-from minipt.bases import base_is_here
+from minipt.loading.named_bases import base_is_here
 
 STRINGS = 3000
 # From these a string is drawn: words, digits, white space, other scripts, emoji of several code

@@ -17,8 +17,8 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from bases import random_batch  # noqa: E402
-from recorder import random_bert, random_gpt2, random_llama, record  # noqa: E402
+from helpers.bases import random_batch  # noqa: E402
+from helpers.recorder import random_bert, random_gpt2, random_llama, record  # noqa: E402
 
 import minipt  # noqa: E402
 

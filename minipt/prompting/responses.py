@@ -1,0 +1,74 @@
+"""From prompts and their responses to arrays, for tasks whose answers are texts and not labels.
+
+In: texts, and what should be written after each. Out: rows of token ids and, for each, the tokens
+that should follow its last ones; a step reads as many rows of a text as its response has tokens:
+
+    row      The  film  was   very  good   prompt and response, but for the end
+    target              very  good  <end>  what should follow each of the row's last R tokens
+
+Prompt and response are encoded apart. Generation has the prompt's tokens before there is a
+response, so that these are the tokens it goes on from; encoded together, the two could share a
+token, or white space between them could be divided in another way. After the response its end is
+learnt, where the tokenizer has a token for it, so that generation stops there. The story continues
+in `tune.py`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minipt.errors import MiniptError
+from minipt.prompting.generate import end_tokens
+from minipt.prompting.text import Reading, encode, tokens
+from minipt.transformer.base import Base
+
+# The names that tokenizers give to the end of a text; the first that a base has is learnt.
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>")
+
+
+def response_reading(base: Base, template: str) -> Reading:
+    """How `base` writes a response: each of its tokens is a choice of the whole vocabulary's.
+
+    Raises MiniptError for a base that does not predict next tokens.
+    """
+    if base.config.head != "language":
+        raise MiniptError(
+            f"base {base.name!r} is not made to predict the next token, so it cannot learn to "
+            "write responses: choose a causal language model such as tiny"
+        )
+    return Reading(template, None, None, "the language model's head at each token of the response")
+
+
+def end_token(base: Base) -> int | None:
+    """The token that a response should end with: the first of `ENDS` that generation stops at."""
+    if base.tokenizer is None:
+        return None
+    stops = end_tokens(base)
+    known = (base.tokenizer.token_to_id(name) for name in ENDS)
+    return next((token for token in known if token in stops), None)
+
+
+def encode_responses(
+    base: Base, template: str, texts: Sequence[str], responses: Sequence[str], room: int
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """Rows of token ids, what should follow each row's last, and how many texts had to be cut.
+
+    A text in the template and its response of R tokens, the end included, become a row of T + R - 1
+    tokens, at most `room`, and a target of R. A text that is too long loses its beginning; the
+    response stays whole. Raises MiniptError as `encode` does, and for a response that has no tokens
+    or does not fit.
+    """
+    end = [] if (token := end_token(base)) is None else [token]
+    rows, targets, cut = [], [], 0
+    for text, response in zip(texts, responses, strict=True):
+        target = np.append(tokens(base, response), end).astype(np.int64)  # (R,)
+        if len(target) > room:
+            raise MiniptError(
+                f"the response {response!r:.40} has {len(target)} tokens, and base "
+                f"{base.name!r} has room for {room}: shorten it or the prompt"
+            )
+        (row,), was_cut = encode(base, template, [text], room - len(target) + 1)  # (T,)
+        rows.append(np.concatenate([row, target[:-1]]))
+        targets.append(target)
+        cut += was_cut
+    return rows, targets, cut

@@ -1,0 +1,257 @@
+"""What a finished run has to say for itself: beside its rivals, in examples, and with its proof.
+
+In: a base, a task and a finished run. Out: the record that `run.json` keeps, and the same as plain
+text of at most 100 columns. Accuracies are of the test split and stand with their 95 % intervals.
+The story continues in `xray.py`, which looks into a single step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from minipt.learning.evaluate import Evaluation, evaluate
+from minipt.learning.loop import Settings
+from minipt.learning.tune import Run
+from minipt.prompting.generate import write
+from minipt.prompting.prompt import SoftPrompt, versions
+from minipt.prompting.responses import encode_responses
+from minipt.tasks.bag_of_words import bag_of_words, confidence_interval
+from minipt.tasks.task import Task
+from minipt.transformer.base import Base
+
+MESSAGES = 10
+MOST_CLASSES = 8  # a table of more would not fit a line
+WIDTH = 96
+COLUMN = 29  # three texts side by side fit a line
+BEYOND = 5  # how many tokens more than the right response has the base may write
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of the test split's texts were answered rightly, and the mean loss in nats."""
+
+    correct: int
+    total: int
+    loss: float | None = None
+
+    @classmethod
+    def of(cls, found: Evaluation) -> "Score":
+        """Without what was answered to which text."""
+        return cls(found.correct, found.total, found.loss)
+
+    @property
+    def accuracy(self) -> float:
+        """correct / total"""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return confidence_interval(self.correct, self.total)
+
+
+def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, Score]:
+    """A tuned prompt's result on the test split, last, behind what it must be compared with.
+
+    They are those of `baselines` and, if the task has an instruction, "written": the base with
+    these words, written by hand, in front of the text.
+    """
+    scores = baselines(base, task)
+    if task.opening:
+        instructed = replace(task, template=task.opening + task.template)
+        scores["written"] = Score.of(evaluate(base, None, task.test, instructed))
+    return scores | {"tuned": Score.of(tuned)}
+
+
+def baselines(base: Base, task: Task) -> dict[str, Score]:
+    """What the test split takes no prompt for.
+
+    majority: the training split's most frequent answer, always. bag_of_words: a linear model of the
+    words, of labels only. untuned: the base as it is.
+    """
+    test = task.test
+    scores = {"majority": Score(test.answers.count(task.majority), len(test.texts))}
+    if task.labels:
+        words = bag_of_words(task.train, test, len(task.labels))
+        scores["bag_of_words"] = Score(int((words == test.labels).sum()), len(test.texts))
+    return scores | {"untuned": Score.of(evaluate(base, None, test, task))}
+
+
+def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> dict:
+    """All that `run.json` says but for where the base lies; nothing but what JSON knows."""
+    best = run.history[run.best_step]
+    others = {f"{name}_accuracy": score.accuracy for name, score in scores.items()}
+    losses = {f"{name}_loss": score.loss for name, score in scores.items()}
+    others |= {name: loss for name, loss in losses.items() if loss is not None}
+    others["test_accuracy"] = others.pop("tuned_accuracy", run.test_accuracy)
+    others["test_loss"] = others.pop("tuned_loss", run.test.loss)
+    intervals = {name: list(score.interval) for name, score in scores.items()}
+    return {
+        "task": task.name,
+        "base": base.name,
+        "fingerprint": run.prompt.fingerprint,
+        "fingerprint_after": base.fingerprint,
+        "seed": run.settings.seed,
+        "length": run.settings.length,
+        "steps": run.history[-1]["step"],
+        "best_step": run.best_step,
+        **others,
+        "validation_accuracy": best.get("validation_accuracy"),
+        "interval": list(Score(run.test.correct, run.test.total).interval),
+        "intervals": intervals,
+        "correct": run.test.correct,
+        "total": run.test.total,
+        "labels": list(task.labels),
+        "label_words": list(task.label_words),
+        "template": task.template,
+        "instruction": task.instruction,
+        "reading": run.reading,
+        "counts": run.test.counts.tolist(),
+        "trained_numbers": sum(array.size for array in run.prompt.arrays().values()),
+        "base_numbers": base.size,
+        "texts_cut": run.cut,
+        "seconds": round(run.seconds, 3),
+        "settings": asdict(run.settings),
+        "source": task.source,
+        "versions": versions(),
+    }
+
+
+def introduce(base: Base, task: Task, settings: Settings) -> str:
+    """What is about to happen: the task, the frozen base, the prompt."""
+    config = base.config
+    start = repr(settings.method)
+    if settings.method == "text":
+        start = f"the words {shorten(settings.text.strip(), 60)!r}"
+    workers = f", by {settings.workers} workers" if settings.workers > 1 else ""
+    return (
+        f"{task.summary()}\n\n"
+        f"base {base.name}: {base.size:,} parameters in {config.layers} layers of "
+        f"{config.channels} channels, frozen\n"
+        f"prompt: {settings.length} vectors from {start}\n"
+        f"tuning: {settings.steps} steps of {settings.batch_size} texts, {settings.optimizer} at "
+        f"{settings.learning_rate:g}, seed {settings.seed}{workers}"
+    )
+
+
+def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
+    """The result as text: comparison, counts, ten messages, the way it was read, cost and proof."""
+    parts = [comparison_table(task, scores)]
+    if 0 < len(task.labels) <= MOST_CLASSES:
+        parts.append(class_table(task, run.test))
+    parts.append(message_table(task, run.test) if task.labels else response_table(base, task, run))
+    parts.append(f"read by: {run.reading}\n{account(base, run.prompt)}")
+    if run.cut:
+        parts.append(
+            f"training texts too long for the base, which lost their beginning: {run.cut:,}"
+        )
+    return "\n\n".join(parts)
+
+
+def comparison_table(task: Task, scores: dict[str, Score]) -> str:
+    """One line a rival: how many right, the accuracy, its interval; of responses the loss too."""
+    names = {
+        "majority": f"always {task.majority_name!r:.24}",
+        "bag_of_words": "bag of words",
+        "untuned": "the base without a prompt",
+        "written": "the base with a hand-written prompt",
+        "tuned": "the base with the tuned prompt",
+    }
+    head = ("on the test split", "right", "accuracy", "95 % interval")
+    rows = [head if task.labels else (*head, "loss a token")]
+    for name, score in scores.items():
+        low, high = score.interval
+        right = f"{score.correct:,} of {score.total:,}"
+        row = (names[name], right, f"{score.accuracy:.3f}", f"{low:.3f} to {high:.3f}")
+        loss = "" if score.loss is None else f"{score.loss:.3f}"
+        rows.append(row if task.labels else (*row, loss))
+    return align(rows, "<" + ">" * (len(rows[0]) - 1))
+
+
+def class_table(task: Task, evaluation: Evaluation) -> str:
+    """How many texts of each class got each answer from the tuned prompt."""
+    rows = [("class \\ answer", *task.labels)]
+    for label, counts in zip(task.labels, evaluation.counts, strict=True):
+        rows.append((label, *(f"{count:,}" for count in counts)))
+    return align(rows, "<" + ">" * len(task.labels))
+
+
+def message_table(task: Task, evaluation: Evaluation) -> str:
+    """Ten test texts with the tuned prompt's verdicts, an x before the wrong ones."""
+    rows = [("", "class", "answer", "sure", "text")]
+    for i in choose_messages(task.test.labels, MESSAGES):
+        probabilities = evaluation.probabilities[i]
+        answer = int(probabilities.argmax())
+        truth = int(task.test.labels[i])
+        mark = "" if answer == truth else "x"
+        sure = f"{probabilities[answer]:.3f}"
+        rows.append((mark, task.labels[truth], task.labels[answer], sure, task.test.texts[i]))
+    head = f"the first test texts of each class (x: wrong), {len(rows) - 1} of {evaluation.total:,}"
+    return f"{head}\n{align(rows, '<<<><')}"
+
+
+def response_table(base: Base, task: Task, run: Run) -> str:
+    """Ten test prompts' ends, their responses and what the base writes, greedily; an x: wrong."""
+    texts, responses = task.test.texts[:MESSAGES], task.test.responses[:MESSAGES]
+    room = base.config.context - len(run.prompt.vectors)
+    token_rows, targets, _ = encode_responses(base, task.template, texts, responses, room)
+    rows = [("", "the prompt's end", "response", "written")]
+    for i, (row, target) in enumerate(zip(token_rows, targets, strict=True)):
+        asked = row[: len(row) - len(target) + 1]  # (T,)
+        limit = len(target) + BEYOND
+        written = "".join(write(base, run.prompt, asked, limit, lambda x: int(x.argmax())))
+        mark = "" if run.test.right[i] else "x"
+        end, *others = map(_one_line, (texts[i], responses[i], written))
+        end = end if len(end) <= COLUMN else f"...{end[3 - COLUMN :]}"
+        rows.append((mark, end, *(shorten(text, COLUMN) for text in others)))
+    head = f"the first test prompts (x: wrong), {len(texts)} of {run.test.total:,}"
+    return f"{head}\n{align(rows, '<<<<')}"
+
+
+def choose_messages(labels: np.ndarray, count: int) -> list[int]:
+    """Indices of texts, from each class in turn, as they come. labels (N,)"""
+    queues = [list(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    chosen: list[int] = []
+    while len(chosen) < count and any(queues):
+        chosen += [int(queue.pop(0)) for queue in queues if queue]
+    return chosen[:count]
+
+
+def account(base: Base, prompt: SoftPrompt) -> str:
+    """What was trained, what share of the base that is, and the proof that the base is the same."""
+    P, C = prompt.vectors.shape
+    numbers = sum(array.size for array in prompt.arrays().values())
+    head = "" if prompt.head is None else " and a head of {} x {}".format(*prompt.head.shape)
+    after = base.fingerprint
+    same = "the same" if after == prompt.fingerprint else "CHANGED"
+    frozen = all(not array.flags.writeable for array in base.params.values())
+    return (
+        f"trained: {P} x {C}{head} = {numbers:,} numbers, {4 * numbers / 1000:.1f} kB, "
+        f"{numbers / base.size:.2%} of the base's {base.size:,}\n"
+        f"frozen:  sha256 of the base {prompt.fingerprint[:16]}... before, {after[:16]}... after: "
+        f"{same};\n"
+        f"         its {len(base.params)} arrays are {'' if frozen else 'NOT '}read-only"
+    )
+
+
+def align(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Rows of cells as a table; sides: `<` or `>` for each column. No line exceeds `WIDTH`."""
+    rows = [[_one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = zip(row, sides, widths, strict=True)
+        line = "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells)
+        lines.append(shorten(line, WIDTH).rstrip())
+    return "\n".join(lines)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text, or its beginning and three dots."""
+    return text if len(text.rstrip()) <= width else text[: width - 3] + "..."
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks, runs of white space and what a terminal would not print."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

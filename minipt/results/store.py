@@ -1,0 +1,185 @@
+"""A run's directory: the numbers, the prompt, the history and the picture, all or nothing.
+
+In: a finished run. Out: `runs/<name>/` with `run.json`, `history.csv`, `prompt.safetensors` and
+`curves.png`. While a run is under way, `runs/<name>.unfinished/` holds the checkpoint from which
+`--resume` continues, and after Ctrl-C the best prompt so far. The story continues in `plot.py`,
+which draws the picture, and in `report.py`, which says what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from itertools import count, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minipt.errors import MiniptError
+from minipt.files.complete import complete_directory, complete_file, read_tensors
+from minipt.loading.load import NAMES
+from minipt.prompting.prompt import SoftPrompt
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUNS = Path("runs")
+PIXELS_PER_INCH = 150
+LONGEST_NAME = 60  # in bytes
+PAGES = (".png", ".pdf", ".svg")
+HISTORY = (
+    "step",
+    "loss",
+    "gradient_norm",
+    "prompt_norm",
+    "distance",
+    "rate",
+    "validation_accuracy",
+    "validation_loss",
+)
+
+
+def choose_directory(name: str | None, task: str, base: str, seed: int, resume: bool) -> Path:
+    """Where a run will stand, `runs/<name>/`; its `unfinished` directory is made, which claims it.
+
+    name: the user's own, None: made of task, base and seed, and numbered where that is taken, so
+    that a second run never meets the first. resume: of the runs under that name, the one that was
+    interrupted last. Raises MiniptError for a name that is no plain file name or is taken, and
+    where there is nothing to resume.
+    """
+    if name is not None and name != (_shortened(name) or None):
+        raise MiniptError(f"a run's name is one plain word such as spam-2, not {name!r:.40}")
+    stem = name or f"{_shortened(task)}-{_shortened(base)}-{seed}"
+    places = [RUNS / stem] if name else takewhile(_is_taken, _numbered(stem))
+    if resume:
+        found = [each for each in places if checkpoint_path(each).exists() and not each.exists()]
+        if not found:
+            left = unfinished(RUNS / stem)
+            advice = f"remove {left} and start" if left.exists() else "start it"
+            raise MiniptError(
+                f"no interrupted run under {RUNS / stem} to go on with: {advice} without --resume"
+            )
+        return max(found, key=lambda each: checkpoint_path(each).stat().st_mtime)
+    if name and not _claim(RUNS / name):
+        left = RUNS / name
+        left, advice = (left, "") if left.exists() else (unfinished(left), ", or try --resume")
+        raise MiniptError(f"{left} exists already: remove it, choose another --name{advice}")
+    return RUNS / name if name else next(place for place in _numbered(stem) if _claim(place))
+
+
+def unfinished(directory: Path) -> Path:
+    """What stands beside a run's place until the run is complete."""
+    return directory.with_name(f"{directory.name}.unfinished")
+
+
+def checkpoint_path(directory: Path) -> Path:
+    """The file from which the run of this directory resumes."""
+    return unfinished(directory) / "checkpoint.safetensors"
+
+
+def write_run(
+    directory: Path, record: dict, history: list[dict], prompt: SoftPrompt, curves: Figure
+) -> None:
+    """Write a finished run's four files, then remove what was unfinished.
+
+    record: what can be said in JSON. Raises MiniptError, leaving nothing half-written, when the
+    directory exists or cannot be written or the disk is full.
+    """
+    with complete_directory(directory) as partial:
+        (partial / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        with open(partial / "history.csv", "w", encoding="utf-8", newline="") as file:
+            rows = csv.DictWriter(file, HISTORY)
+            rows.writeheader()
+            rows.writerows(history)
+        prompt.save(partial / "prompt.safetensors")
+        curves.savefig(partial / "curves.png", dpi=PIXELS_PER_INCH)
+    shutil.rmtree(unfinished(directory), ignore_errors=True)
+
+
+def write_interrupted(directory: Path, record: dict, prompt: SoftPrompt) -> None:
+    """Put the best prompt so far beside the checkpoint, where `minipt predict` can use it.
+
+    Raises MiniptError when it cannot be written.
+    """
+    place = unfinished(directory)
+    prompt.save(place / "prompt.safetensors")
+    with complete_file(place / "run.json") as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def check_page(path: Path | None) -> None:
+    """Raise MiniptError for a page's path whose ending is none that can be drawn."""
+    if path and path.suffix.lower() not in PAGES:
+        raise MiniptError(f"a page is saved as {' or '.join(PAGES)}, which {path} is not")
+
+
+def save_page(figure: Figure, path: Path) -> None:
+    """Write a figure, complete or not at all. Raises MiniptError when it cannot be written."""
+    with complete_file(path) as unsaved:
+        figure.savefig(unsaved, dpi=PIXELS_PER_INCH)
+
+
+def remove_empty(directory: Path) -> None:
+    """Take away the unfinished run's directory if a failure came before its first checkpoint."""
+    for place in (unfinished(directory), directory.parent):
+        try:
+            place.rmdir()
+        except OSError:
+            return
+
+
+def find_base(path: str | Path) -> str:
+    """The base to load for a run's directory or a prompt's file: a name, or a directory's path.
+
+    Where another base was found stands in the `run.json` beside the prompt; one of `minipt bases`
+    is known by its name. Raises MiniptError when the file is missing, no prompt, or says only the
+    name of another base.
+    """
+    path = Path(path)
+    path = path / "prompt.safetensors" if path.is_dir() else path
+    _, record = read_tensors(path, "prompt", "give a run's directory or its file")
+    name = record.get("base_name")
+    try:
+        found = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
+        found = found if isinstance(found, str) else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        found = None
+    if found is None and name not in NAMES:
+        raise MiniptError(
+            f"{path} was made for base {name!r}, which `minipt bases` does not know: say where "
+            "it is with --base"
+        )
+    return found or name
+
+
+def _shortened(name: str) -> str:
+    """A name as it may stand in a path: letters, digits, dots and dashes, not too many bytes."""
+    plain = re.sub(r"[^\w.-]+", "-", name).lstrip(".-")
+    return plain.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
+
+
+def _numbered(stem: str) -> Iterator[Path]:
+    """runs/stem, runs/stem-2, runs/stem-3 and so on."""
+    yield RUNS / stem
+    yield from (RUNS / f"{stem}-{n}" for n in count(2))
+
+
+def _claim(directory: Path) -> bool:
+    """Make the unfinished directory, which only one of two runs at the same time can do."""
+    if directory.exists():
+        return False
+    try:
+        unfinished(directory).mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise MiniptError(
+            f"{unfinished(directory)} cannot be made ({error.strerror}): go where you may write"
+        ) from error
+    return True
+
+
+def _is_taken(directory: Path) -> bool:
+    return directory.exists() or unfinished(directory).exists()

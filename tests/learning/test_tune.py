@@ -1,0 +1,338 @@
+"""Tuning: the same bits again, after an interruption too; the best kept; the base untouched."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers.bases import base_with_tokenizer, random_base, small_task
+from safetensors.numpy import save_file
+
+from minipt.errors import MiniptError
+from minipt.files.complete import read_tensors, write_tensors
+from minipt.learning import loop as learning
+from minipt.learning.evaluate import evaluate
+from minipt.learning.loop import Settings
+from minipt.learning.optimizers import OPTIMIZERS
+from minipt.learning.tune import SUITED, suited, tune
+from minipt.prompting.prompt import init_prompt
+from minipt.prompting.text import Batch, Reading, encode
+from minipt.prompting.verbalizer import label_tokens
+from minipt.prompting.wiring import logits
+from minipt.tasks.task import Split
+
+tuning = sys.modules["minipt.tune"]  # in the package, the name `tune` is the function's
+QUICK = {"length": 3, "steps": 12, "batch_size": 4, "evaluate_every": 4, "warmup": 2}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return base_with_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def task():
+    return small_task()
+
+
+def bits(run) -> tuple:
+    return run.prompt.vectors.tobytes(), json.dumps(run.history), run.best_step
+
+
+def test_the_same_seed_gives_the_same_bits(base, task):
+    assert bits(tune(base, task, **QUICK, seed=1)) == bits(tune(base, task, **QUICK, seed=1))
+    assert bits(tune(base, task, **QUICK, seed=1)) != bits(tune(base, task, **QUICK, seed=2))
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
+    base, task, optimizer, ctrl_c, tmp_path
+):
+    settings = QUICK | {"optimizer": optimizer, "learning_rate": 0.05}
+    whole = tune(base, task, **settings)
+    path = tmp_path / "checkpoint.safetensors"
+    with ctrl_c(7):
+        broken = tune(base, task, path, **settings)
+    assert broken.interrupted
+    assert broken.history[-1]["step"] == 7
+    resumed = tune(base, task, path, resume=True, **settings)
+    assert not resumed.interrupted
+    assert bits(resumed) == bits(whole)
+    assert resumed.test.probabilities.tobytes() == whole.test.probabilities.tobytes()
+
+
+def test_a_finished_run_that_is_resumed_stays_finished(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    whole = tune(base, task, path, **QUICK)
+    assert bits(tune(base, task, path, resume=True, **QUICK)) == bits(whole)
+
+
+def test_the_best_on_validation_is_kept_not_the_last(base, task, monkeypatch):
+    accuracies = iter([0.5, 0.75, 0.875, 0.625])
+    seen = []
+
+    def scripted(learner, split):
+        found = real(learner, split)
+        if split is not task.validation:
+            return found
+        seen.append(learner.prompt.vectors.copy())
+        return replace(found, accuracy=next(accuracies))
+
+    real = learning._measure
+    monkeypatch.setattr(learning, "_measure", scripted)
+    run = tune(base, task, **QUICK)
+    assert run.best_step == 8
+    assert run.prompt.vectors.tobytes() == seen[2].tobytes()
+    assert run.prompt.vectors.tobytes() != seen[3].tobytes()
+
+
+def test_patience_ends_a_run_early_and_for_good(base, task, monkeypatch, tmp_path):
+    def no_better(learner, split):
+        loss = 1.0 + np.abs(learner.prompt.vectors - start).sum()
+        return replace(real(learner, split), accuracy=0.5, loss=float(loss))
+
+    real = learning._measure
+    start = init_prompt(base, QUICK["length"], "vocab", 0).vectors
+    monkeypatch.setattr(learning, "_measure", no_better)
+    settings = QUICK | {"steps": 40, "patience": 2}
+    path = tmp_path / "checkpoint.safetensors"
+    run = tune(base, task, path, **settings)
+    assert (run.history[-1]["step"], run.best_step) == (8, 0)
+    assert tune(base, task, path, resume=True, **settings).history == run.history
+
+
+def test_the_base_is_unchanged_by_a_run_an_interrupted_and_a_failing_one(
+    base, task, ctrl_c, monkeypatch, tmp_path
+):
+    before = base.fingerprint
+    tune(base, task, **QUICK)
+    assert base.fingerprint == before
+    with ctrl_c(2):
+        assert tune(base, task, **QUICK).interrupted
+    assert base.fingerprint == before
+    with monkeypatch.context() as patched:
+        bad = (math.nan, {"prompt": np.zeros((3, 8), np.float32)})
+        patched.setattr(tuning, "prompt_step", lambda *_: bad)
+        with pytest.raises(MiniptError, match=r"not finite at step 1: lower the learning rate"):
+            tune(base, task, tmp_path / "checkpoint.safetensors", **QUICK)
+    assert base.fingerprint == before
+    assert not any(array.flags.writeable for array in base.params.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+def test_a_changed_base_is_noticed(task, monkeypatch):
+    changed = base_with_tokenizer()
+    real = learning._step
+
+    def careless(*arguments):
+        table = changed.params["final.bias"]
+        table.flags.writeable = True
+        table += 1.0
+        return real(*arguments)
+
+    monkeypatch.setattr(learning, "_step", careless)
+    with pytest.raises(RuntimeError, match="changed while prompt learnt with it"):
+        tune(changed, task, **QUICK)
+
+
+def test_sixteen_texts_are_learnt_through_a_random_base(base, task):
+    vocabulary = base.config.vocabulary
+    wider = random_base(0, channels=32, vocabulary=vocabulary, tokenizer=base.tokenizer, context=32)
+    run = tune(wider, task, length=10, steps=60, batch_size=16, evaluate_every=60, warmup=2)
+    losses = [record["loss"] for record in run.history[1:]]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    # `run.prompt` may be the start: of the eight other texts, none tells a random base anything.
+    assert np.mean(losses[-10:]) < np.log(2)
+
+
+def test_history_says_what_happened_at_each_step(base, task):
+    run = tune(base, task, **QUICK)
+    first, *steps = run.history
+    assert first.keys() == {"step", "validation_accuracy", "validation_loss"}
+    assert [record["step"] for record in steps] == list(range(1, 13))
+    each = {"step", "loss", "gradient_norm", "prompt_norm", "distance", "rate"}
+    looks = {"validation_accuracy", "validation_loss"}
+    for record in steps:
+        assert record.keys() == (each | looks if record["step"] % 4 == 0 else each)
+        assert all(math.isfinite(value) for value in record.values())
+    assert steps[0]["rate"] == pytest.approx(Settings.learning_rate / 2)
+    start = init_prompt(base, 3, "vocab", 0).vectors
+    last = np.linalg.norm(run.prompt.vectors - start)
+    assert steps[run.best_step - 1]["distance"] == pytest.approx(last)
+    assert run.prompt.about["history"] == run.history
+
+
+def test_the_prompt_knows_its_task(base, task):
+    run = tune(base, task, **QUICK)
+    assert run.prompt.about["task"] == "words"
+    assert evaluate(base, run.prompt, task.test).accuracy == run.test_accuracy
+
+
+def test_a_start_from_words(base, task):
+    chosen = QUICK | {"method": "text", "text": "kind people", "steps": 1, "learning_rate": 1e-9}
+    start = init_prompt(base, 3, "text", text="kind people").vectors
+    np.testing.assert_allclose(tune(base, task, **chosen).prompt.vectors, start, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_evaluation_is_that_of_one_text_at_a_time(base, task, length):
+    prompt = init_prompt(base, length, "uniform", 5) if length else None
+    found = evaluate(base, prompt, task.train, task)
+    choices = label_tokens(base, task.label_words)
+    room = base.config.context - length
+    slow = []
+    for text in task.train.texts:
+        (ids,), _ = encode(base, task.template, [text], room)
+        slow.append(logits(base, Batch(ids[None], [len(ids)], [0], choices), prompt)[0])
+    slow = np.array(slow, np.float64)
+    probabilities = np.exp(slow) / np.exp(slow).sum(1, keepdims=True)
+    np.testing.assert_allclose(found.probabilities, probabilities, rtol=1e-4, atol=1e-6)
+    truth = task.train.labels
+    answers = slow.argmax(1)
+    counts = [[int(((truth == i) & (answers == j)).sum()) for j in (0, 1)] for i in (0, 1)]
+    assert found.counts.tolist() == counts
+    assert found.counts.sum() == found.total == len(truth)
+    assert found.correct == (answers == truth).sum()
+    assert found.accuracy == found.correct / found.total
+    expected = -np.log(probabilities[np.arange(len(truth)), truth]).mean()
+    assert found.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_needs_to_know_how_the_answer_is_read(base, task):
+    with pytest.raises(MiniptError, match="only a tuned prompt knows its task"):
+        evaluate(base, init_prompt(base, 3), task.test)
+
+
+def test_long_texts_lose_their_beginning_and_are_counted(base, task):
+    long = "cruel words " * 20
+    texts = [long + text for text in task.train.texts[:2]] + task.train.texts[2:]
+    lengthened = replace(task, train=Split(texts, task.train.labels))
+    run = tune(base, lengthened, **QUICK)
+    assert run.cut == 2
+    (kept,), cut = encode(base, task.template, [texts[0]], base.config.context - 3)
+    (whole,), _ = encode(base, task.template, [texts[0]], 10_000)
+    assert cut == 1
+    assert kept.tolist() == whole[-(base.config.context - 3) :].tolist()
+
+
+@pytest.mark.parametrize("first", [0, 2, 5])
+def test_batches_take_every_text_once_an_epoch_and_start_anywhere(first):
+    rows = [np.full(1 + i % 4, i) for i in range(10)]
+    labels = np.zeros(10, int)
+    chosen = Settings(batch_size=4, seed=3)
+
+    def drawn(first, count):
+        reading = Reading("{text}", np.array([0, 1]), None, "")
+        stream = learning._stream(rows, labels, reading, chosen, first)
+        return [next(stream).ids[:, 0].tolist() for _ in range(count)]
+
+    everything = drawn(0, 9)
+    for epoch in range(3):
+        ids = [i for batch in everything[3 * epoch : 3 * epoch + 3] for i in batch]
+        assert sorted(ids) == list(range(10))
+    assert everything[:3] != everything[3:6]
+    assert drawn(first, 4) == everything[first : first + 4]
+
+
+def refused(base, task, path, match, **settings):
+    with pytest.raises(MiniptError, match=match) as caught:
+        tune(base, task, path, resume=True, **QUICK | settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoints_that_cannot_be_resumed(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    refused(base, task, None, "which checkpoint")
+    refused(base, task, path, "there is no checkpoint")
+    tune(base, task, path, **QUICK)
+    refused(base, task, path, "another seed", seed=9)
+    fewer = replace(task, train=Split(task.train.texts[:8], task.train.labels[:8]))
+    refused(base, fewer, path, "another task")
+    refused(base_with_tokenizer(seed=4), task, path, "another base")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(base, task, path, "is no checkpoint, or is truncated")
+    path.write_bytes(b"junk")
+    refused(base, task, path, "is no checkpoint, or is truncated")
+    save_file({"vectors": np.zeros((3, 8), np.float32)}, path)
+    refused(base, task, path, "is no checkpoint")
+
+
+def test_a_checkpoint_that_contradicts_itself_cannot_be_resumed(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    tune(base, task, path, **QUICK)
+    arrays, record = read_tensors(path, "checkpoint", "")
+    halves = record["history"][:1] + record["history"][2:]
+    narrow = np.zeros((3, 7), np.float32)
+    for wrong, other in (
+        ({"history": None}, {}),
+        ({"history": [1, 2]}, {}),
+        ({"history": halves}, {}),
+        ({"best_step": 999}, {}),
+        ({"seconds": None}, {}),
+        ({"identity": []}, {}),
+        ({}, {"trained.prompt": narrow}),
+        ({}, {"best.prompt": narrow}),
+    ):
+        write_tensors(path, arrays | other, record | wrong)
+        refused(base, task, path, "is no checkpoint that can be used .*remove it and start")
+    write_tensors(path, arrays, record)
+    tune(base, task, path, resume=True, **QUICK)
+
+
+def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    tune(base, task, path, **QUICK)
+    arrays, _ = read_tensors(path, "checkpoint", "")
+    names = {"trained.prompt", "best.prompt", "optimizer.prompt.mean", "optimizer.prompt.square"}
+    assert arrays.keys() == names
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"steps": 0}, "steps is at least 1, not 0"),
+        ({"length": -3}, "length is at least 1, not -3"),
+        ({"length": 99}, "has 1 to 31 vectors, not 99"),
+        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate is a positive number"),
+        ({"learning_rate": math.nan}, "learning_rate is a positive number"),
+        ({"clip": math.inf}, "clip is a positive number"),
+        ({"optimizer": "adagrad"}, "unknown optimizer 'adagrad': choose one of adam"),
+        ({"schedule": "step"}, "unknown schedule"),
+        ({"method": "zeros"}, "unknown start 'zeros'"),
+        ({"seed": -1}, "seed is at least 0, not -1"),
+        ({"warmup": -1}, "warmup is at least 0, not -1"),
+        ({"steps": 2.5}, "steps is a whole number, not 2.5"),
+        ({"evaluate_every": 2.5}, "evaluate_every is a whole number, not 2.5"),
+        ({"seed": None}, "seed is a whole number, not None"),
+        ({"learning_rate": "x"}, "learning_rate is a positive number, not 'x'"),
+        ({"optimizer": ["adam"]}, "unknown optimizer"),
+        ({"method": "text", "text": ""}, 'the start "text" needs a text'),
+    ],
+)
+def test_settings_that_make_no_sense(base, task, wrong, match):
+    with pytest.raises(MiniptError, match=match):
+        tune(base, task, **QUICK | wrong)
+
+
+def test_a_start_from_words_takes_the_instruction(base, task):
+    assert suited(base, task, method="text").text == f"{task.instruction}\n\n"
+    assert suited(base, task, method="text", text="a day").text == "a day"
+    assert suited(base, task, text="a day").method == "text"
+    assert suited(base, task, method="vocab", text="a day").method == "vocab"
+    assert suited(base, task).text is None
+    with pytest.raises(MiniptError, match="needs a text"):
+        tune(base, replace(task, instruction=""), **QUICK | {"method": "text"})
+
+
+def test_a_base_with_a_name_has_settings_of_its_own(base, task, monkeypatch):
+    monkeypatch.setitem(SUITED, base.name, {"method": "text", "steps": 7})
+    assert suited(base, task).method == "text"
+    assert suited(base, task).steps == 7
+    assert suited(base, task, steps=9, method="vocab") == Settings(steps=9)
+    wordless = replace(task, instruction="")
+    assert suited(base, wordless) == suited(base) == Settings(steps=7)

@@ -1,0 +1,197 @@
+"""The report: every number beside its rivals, examples that nobody picked, and the proof."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers.bases import base_with_tokenizer, random_base, random_prompt
+
+from minipt.learning.evaluate import Evaluation, evaluate
+from minipt.learning.loop import Settings
+from minipt.learning.tune import tune
+from minipt.results.report import (
+    Score,
+    account,
+    align,
+    choose_messages,
+    class_table,
+    compare_with_rivals,
+    comparison_table,
+    introduce,
+    make_record,
+    message_table,
+    shorten,
+    tell,
+)
+from minipt.results.xray import describe, page, take_step, tell_step
+from minipt.tasks.bag_of_words import bag_of_words, confidence_interval
+from minipt.tasks.task import Split, Task
+
+
+@pytest.fixture(scope="module")
+def task():
+    texts = [f"the {s} was {w}" for s in ("film", "day", "night", "life") for w in ("good", "bad")]
+    split = Split(texts, np.array([0, 1] * 4))
+    return Task("words", ("good", "bad"), (" good", " bad"), "{text}\n:", split, split, split, "me")
+
+
+@pytest.fixture(scope="module")
+def base():
+    return base_with_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def run(base, task):
+    return tune(base, task, length=3, steps=4, batch_size=4)
+
+
+def test_a_score_has_its_interval():
+    assert Score(9, 10).accuracy == 0.9
+    assert Score(9, 10).interval == confidence_interval(9, 10)
+
+
+def test_the_comparison_is_of_the_test_split(base, task, run):
+    scores = compare_with_rivals(base, task, run.test)
+    assert list(scores) == ["majority", "bag_of_words", "untuned", "written", "tuned"]
+    assert scores["majority"].accuracy == task.majority_accuracy
+    words = bag_of_words(task.train, task.test, 2)
+    assert scores["bag_of_words"].correct == (words == task.test.labels).sum()
+    assert scores["untuned"].correct == evaluate(base, None, task.test, task).correct
+    by_hand = replace(task, template=task.opening + task.template)
+    assert by_hand.template.startswith("Answer with one word.\n\n{text}")
+    assert scores["written"].correct == evaluate(base, None, task.test, by_hand).correct
+    assert scores["tuned"].accuracy == run.test_accuracy
+    table = comparison_table(task, scores).splitlines()
+    assert len(table) == 6
+    assert len({line.index(" of 8") for line in table[1:]}) == 1
+    assert table[1].startswith("always 'good' ")
+    low, high = scores["tuned"].interval
+    assert table[5].endswith(f"  {run.test_accuracy:.3f}  {low:.3f} to {high:.3f}")
+
+
+def test_the_record_is_json(base, task, run):
+    record = make_record(base, task, run, compare_with_rivals(base, task, run.test))
+    assert json.loads(json.dumps(record)) == record
+    assert record["test_accuracy"] == run.test_accuracy
+    assert record["validation_accuracy"] == run.history[run.best_step]["validation_accuracy"]
+    assert record["interval"] == list(confidence_interval(run.test.correct, run.test.total))
+    assert record["intervals"].keys() == {"majority", "bag_of_words", "untuned", "written", "tuned"}
+
+
+def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
+    told = tell(base, task, run, compare_with_rivals(base, task, run.test))
+    assert max(map(len, told.splitlines())) <= 100
+    assert "too long" not in told
+    run.cut = 3
+    assert "which lost their beginning: 3" in tell(base, task, run, {})
+    run.cut = 0
+    assert "prompt: 20 vectors from 'vocab'\n" in introduce(base, task, Settings())
+    worded = introduce(base, task, Settings(method="text", text="Judge.\n"))
+    assert "prompt: 20 vectors from the words 'Judge.'\n" in worded
+    assert f"read by: {run.reading}\n" in told
+
+
+def many(total: int, classes: int, right: bool = True) -> tuple[Task, Evaluation]:
+    labels = np.arange(total) % classes
+    split = Split([f"text {i} " + "long " * 40 for i in range(total)], labels)
+    names = tuple(f"class{k}" for k in range(classes))
+    task = Task("many", names, names, "{text}", split, split, split, "me")
+    answers = labels if right else (labels + 1) % classes
+    probabilities = np.full((total, classes), 0.1 / classes)
+    probabilities[np.arange(total), answers] = 0.9
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, answers), 1)
+    correct = int(counts.trace())
+    each = answers == labels
+    return task, Evaluation(correct / total, 0.1, correct, total, each, counts, probabilities, 0)
+
+
+def test_counts_stand_at_the_row_of_the_class_and_the_column_of_the_answer():
+    task, evaluation = many(9, 3, right=False)
+    lines = [line.split() for line in class_table(task, evaluation).splitlines()]
+    assert lines[1:] == [
+        ["class0", "0", "3", "0"],
+        ["class1", "0", "0", "3"],
+        ["class2", "3", "0", "0"],
+    ]
+
+
+def test_a_table_of_many_classes_is_left_out(base, run):
+    task, evaluation = many(40, 9)
+    run = type(run)(**{**vars(run), "test": evaluation})
+    assert "class \\ answer" not in tell(base, task, run, {})
+
+
+def test_messages_are_the_first_of_each_class_in_turn():
+    assert choose_messages(np.array([1, 1, 1, 0, 1, 0]), 4) == [3, 0, 5, 1]
+    assert choose_messages(np.array([1, 1, 1, 0, 1, 0]), 10) == [3, 0, 5, 1, 2, 4]
+    assert choose_messages(np.arange(20), 10) == list(range(10))
+
+
+def test_wrong_answers_are_marked():
+    head, _, *rows = message_table(*many(30, 2)).splitlines()
+    assert head.endswith("10 of 30")
+    assert len(rows) == 10
+    assert all(row.startswith("  class") for row in rows)
+    assert all(row.endswith("...") and len(row) <= 100 for row in rows)
+    wrong = message_table(*many(30, 2, right=False)).splitlines()[2:]
+    assert all(row.startswith("x  class") for row in wrong)
+
+
+def test_the_account_says_when_a_base_has_changed():
+    base = random_base(0)
+    prompt = random_prompt(base, 5)
+    told = account(base, prompt)
+    assert f"5 x 8 = 40 numbers, 0.2 kB, {40 / base.size:.2%} of the base's {base.size:,}" in told
+    assert "the same" in told
+    assert "NOT" not in told
+    base.params["final.bias"].flags.writeable = True
+    base.params["final.bias"][0] += 1
+    told = account(base, prompt)
+    assert "CHANGED" in told
+    assert "NOT read-only" in told
+
+
+def test_tables_line_up_and_keep_to_the_width():
+    assert align([("a", "1"), ("long", "23")], "<>") == "a      1\nlong  23"
+    assert align([("a\n b\x07c",)], "<") == "a b c"
+    assert len(align([("x" * 300,)], "<")) <= 100
+    assert shorten("abcdef", 6) == "abcdef"
+    assert shorten("abcdefg", 6) == "abc..."
+
+
+def test_an_xray_is_a_step_downhill_and_leaves_the_prompt_alone(base, task, run):
+    before = run.prompt.vectors.copy()
+    words = task.label_words
+    xray = take_step(base, run.prompt, task.template, words, "the film was good", 1)
+    assert run.prompt.vectors.tobytes() == before.tobytes()
+    assert xray.loss == pytest.approx(-np.log(xray.probabilities["before"][1]), rel=1e-5)
+    assert xray.probabilities["after"][1] > xray.probabilities["before"][1]
+    np.testing.assert_array_equal(xray.trace.grad("prompt.vectors"), xray.gradient)
+    assert "".join(xray.tokens) == "the film was good\n:"
+    told = tell_step(xray, task.labels)
+    assert max(map(len, told.splitlines())) <= 100
+    for row in xray.trace.table():
+        assert f"\n{row['name']} " in told
+    json.dumps(describe(xray, task.labels, "the film was good"))
+
+
+def test_without_a_label_the_least_likely_one_is_taken(base, task, run):
+    xray = take_step(base, run.prompt, task.template, task.label_words, "the film")
+    assert xray.target == xray.probabilities["before"].argmin()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_page_shows_attention_to_the_prompt(base, task, layers):
+    tokenizer = base.tokenizer
+    small = random_base(0, layers, vocabulary=290, context=32, tokenizer=tokenizer)
+    prompt = random_prompt(small, 4)
+    xray = take_step(small, prompt, task.template, task.label_words, "the film")
+    figure = page(xray, task.labels, "the film")
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.shape == (layers, 4)
+    last = xray.trace[f"text.h{layers - 1}.attn.weights"][0, :, -1, :4].mean(0)
+    np.testing.assert_allclose(shown[-1], last)
+    rows = len(figure.axes[2].get_yticklabels())
+    assert rows == (1 if layers == 1 else len(xray.tokens))
