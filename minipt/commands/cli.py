@@ -33,7 +33,7 @@ from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate
 from minipt.learning.loop import Settings
 from minipt.learning.optimizers import OPTIMIZERS, SCHEDULES
-from minipt.learning.tune import Run, suited, tune
+from minipt.learning.tune import Run, defaults_for, tune
 from minipt.loading.load import NAMES, load_base
 from minipt.loading.named_bases import describe_bases
 from minipt.prompting.generate import LIMIT, generate
@@ -253,7 +253,7 @@ def _tune(chosen: argparse.Namespace) -> int:
     }
     base = load_base(chosen.base)
     task = choose_task(chosen, base)
-    settings = suited(base, task, **given)
+    settings = defaults_for(base, task, **given)
     directory = choose_directory(chosen.name, task.name, base.name, settings.seed, chosen.resume)
     again = f"`{_command_again(chosen, directory)}`"
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from minipt.commands.arguments import add_base, add_command, add_task, choose_task
 from minipt.errors import MiniptError
 from minipt.learning.loop import Settings
-from minipt.learning.tune import suited
+from minipt.learning.tune import defaults_for
 from minipt.loading.load import load_base
 from minipt.prompting.prompt import METHODS, load_prompt
 from minipt.results.store import check_page, find_base, save_page
@@ -220,7 +220,9 @@ def _ensemble(chosen: argparse.Namespace) -> int:
     task = choose_task(chosen, base)
     if chosen.members < 2 or not task.labels:
         chosen.parser.error("an ensemble needs two members or more, and labels to vote on")
-    settings = [suited(base, task, **_given(chosen), seed=seed) for seed in range(chosen.members)]
+    settings = [
+        defaults_for(base, task, **_given(chosen), seed=seed) for seed in range(chosen.members)
+    ]
     results = run_all(Job("prompt", base, task, each) for each in settings)
     prompts = [result.prompt() for result in results]
     found = ensemble(base, prompts, task)
@@ -239,9 +241,9 @@ def _transfer(chosen: argparse.Namespace) -> int:
     settings = _given(chosen)
     matrix = domain_matrix(base, tasks, chosen.seeds, **settings)
     first, second = tasks[:2]
-    few = few_of(suited(base, second, **settings).steps)
+    few = few_of(defaults_for(base, second, **settings).steps)
     starts = head_starts(base, first, second, chosen.seeds, few, **settings)
-    prompt = Job("prompt", base, first, suited(base, first, **settings))
+    prompt = Job("prompt", base, first, defaults_for(base, first, **settings))
     found = {"matrix": matrix, "starts": starts, "steps": few}
     if base.config.head == "language":
         found["another_base"] = on_another_base(base, run(prompt).prompt(), first)

@@ -12,9 +12,9 @@ import numpy as np
 from minipt.errors import MiniptError
 from minipt.maths.ops import cross_entropy
 from minipt.prompting.prompt import SoftPrompt
-from minipt.prompting.responses import encode_responses, response_reading
-from minipt.prompting.text import Reading, Targets, batches, encode
-from minipt.prompting.verbalizer import make_reading
+from minipt.prompting.responses import encode_responses, response_format
+from minipt.prompting.text import QuestionFormat, Targets, batches, encode
+from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import Answer, answerer
 from minipt.tasks.task import Pairs, Split, Task
 from minipt.transformer.base import Base
@@ -59,24 +59,24 @@ def evaluate(
     Raises MiniptError when neither the prompt nor a task says how the answer is read, for a
     response that does not fit and for a base that writes none.
     """
-    reading = read_task(base, prompt, split, task)
+    question = task_question(base, prompt, split, task)
     room = base.config.context - (len(prompt.vectors) if prompt else 0)
-    return measure(base, answerer(base, prompt), reading, split, room)
+    return measure(base, answerer(base, prompt), question, split, room)
 
 
 def measure(
-    base: Base, answer: Answer, reading: Reading, split: Split | Pairs, room: int
+    base: Base, answer: Answer, question: QuestionFormat, split: Split | Pairs, room: int
 ) -> Evaluation:
     """The same of whatever answers: a function from batches to logits (N, K).
 
     room: the positions that are left to a text.
     """
-    token_rows, targets, cut = encode_split(base, reading, split, room)
-    N, K = len(token_rows), 0 if reading.choices is None else len(reading.choices)
+    token_rows, targets, cut = encode_split(base, question, split, room)
+    N, K = len(token_rows), 0 if question.choices is None else len(question.choices)
     losses, right = np.zeros(N), np.ones(N, bool)  # of each text
     counts, probabilities = np.zeros((K, K), np.int64), np.empty((N, K), base.dtype)
     answers = 0
-    for indices, batch in batches(token_rows, targets, reading, _batch_size(base, targets)):
+    for indices, batch in batches(token_rows, targets, question, _batch_size(base, targets)):
         logits = answer(batch)  # (M, K or V), M answers
         each, shares = cross_entropy(logits, batch.answers)  # (M,), (M, K or V)
         guesses = logits.argmax(1)  # (M,)
@@ -100,38 +100,38 @@ def measure(
     )
 
 
-def read_task(
+def task_question(
     base: Base, prompt: SoftPrompt | None, split: Split | Pairs, task: Task | None
-) -> Reading:
+) -> QuestionFormat:
     """How the answers of a split are read: as the task says, or as the prompt remembers.
 
     Raises MiniptError when neither says it.
     """
     about = prompt.about if prompt else {}
     if isinstance(split, Pairs):
-        return response_reading(base, task.template if task else about.get("template", "{text}"))
+        return response_format(base, task.template if task else about.get("template", "{text}"))
     if task is not None:
         template, label_words = task.template, list(task.label_words)
     elif about.get("label_words"):
         template, label_words = about["template"], about["label_words"]
     else:
         raise MiniptError("only a tuned prompt knows its task: name the task to evaluate on")
-    reading = make_reading(base, template, label_words)
+    question = question_format(base, template, label_words)
     if prompt is None or prompt.head is None:
-        return reading
-    return replace(reading, choices=prompt.head)
+        return question
+    return replace(question, choices=prompt.head)
 
 
 def encode_split(
-    base: Base, reading: Reading, split: Split | Pairs, room: int
+    base: Base, question: QuestionFormat, split: Split | Pairs, room: int
 ) -> tuple[list[np.ndarray], Targets, int]:
     """A split's texts as token ids, the targets of each, and how many texts had to be cut.
 
     room: the positions that are left to a text. Raises MiniptError for what cannot be read.
     """
     if isinstance(split, Pairs):
-        return encode_responses(base, reading.template, split.texts, split.responses, room)
-    token_rows, cut = encode(base, reading.template, split.texts, room)
+        return encode_responses(base, question.template, split.texts, split.responses, room)
+    token_rows, cut = encode(base, question.template, split.texts, room)
     return token_rows, split.labels, cut
 
 

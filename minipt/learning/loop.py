@@ -32,7 +32,7 @@ from minipt.learning.optimizers import (
     clip_gradients,
     schedule,
 )
-from minipt.prompting.text import Batch, Reading, Targets, batches
+from minipt.prompting.text import Batch, QuestionFormat, Targets, batches
 from minipt.prompting.wiring import Answer
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
@@ -101,13 +101,13 @@ class Learner:
     """What learns, in front of a frozen base or in a copy of its parts.
 
     name: of the kind of learning. base: the frozen model. arrays: what is trained, by name, changed
-    in place. reading: how an answer is read. room: the positions that are left to a text.
+    in place. question: how an answer is read. room: the positions that are left to a text.
     """
 
     name: str
     base: Base
     arrays: Arrays
-    reading: Reading
+    question: QuestionFormat
     room: int
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
@@ -219,9 +219,9 @@ def learn(
     state = _State(learner.arrays, _copies(learner.arrays), OPTIMIZERS[chosen.optimizer]())
     if resume:
         _read_checkpoint(checkpoint, identity, state)
-    token_rows, targets, cut = encode_split(base, learner.reading, task.train, learner.room)
+    token_rows, targets, cut = encode_split(base, learner.question, task.train, learner.room)
     for split in (task.validation, task.test):  # what cannot be read is refused before the start
-        encode_split(base, learner.reading, split, learner.room)
+        encode_split(base, learner.question, split, learner.room)
     interrupted = False
     with learner.at_work(chosen.workers):
         try:
@@ -263,7 +263,7 @@ def _learn(
         total=chosen.steps, initial=state.step, desc="tuning", unit="step", disable=None, leave=None
     )
     with bar:
-        for batch in _stream(token_rows, targets, learner.reading, chosen, state.step):
+        for batch in _stream(token_rows, targets, learner.question, chosen, state.step):
             began = time.perf_counter()
             record = _step(learner, batch, chosen, state)
             bar.update()
@@ -311,7 +311,7 @@ def _look(learner: Learner, task: Task, state: _State) -> None:
 
 
 def _measure(learner: Learner, split) -> Evaluation:
-    return measure(learner.base, learner.answerer(), learner.reading, split, learner.room)
+    return measure(learner.base, learner.answerer(), learner.question, split, learner.room)
 
 
 def _is_over(state: _State, chosen: Settings) -> bool:
@@ -323,7 +323,7 @@ def _is_over(state: _State, chosen: Settings) -> bool:
 def _stream(
     token_rows: list[np.ndarray],
     targets: Targets,
-    reading: Reading,
+    question: QuestionFormat,
     chosen: Settings,
     first: int,
 ) -> Iterator[Batch]:
@@ -332,7 +332,7 @@ def _stream(
     while True:
         rng = np.random.default_rng([chosen.seed, epoch])
         for i, (_, batch) in enumerate(
-            batches(token_rows, targets, reading, chosen.batch_size, rng)
+            batches(token_rows, targets, question, chosen.batch_size, rng)
         ):
             if i >= skipped:
                 yield batch

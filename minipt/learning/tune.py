@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import Evaluation, read_task
+from minipt.learning.evaluate import Evaluation, task_question
 from minipt.learning.loop import Arrays, Learner, Settings, learn
 from minipt.learning.workers import Workers
 from minipt.prompting.prompt import SoftPrompt, init_prompt
 from minipt.prompting.readout import choice_vectors
-from minipt.prompting.text import Batch, Reading
+from minipt.prompting.text import Batch, QuestionFormat
 from minipt.prompting.wiring import Answer, answerer, prompt_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
 # What a base that has a name is tuned with where nothing else is said.
-SUITED = {
+DEFAULTS_FOR = {
     "smollm2-135m": {
         "method": "text",
         "steps": 500,
@@ -41,7 +41,7 @@ SUITED = {
 }
 
 
-def suited(base: Base, task: Task | None = None, **settings: object) -> Settings:
+def defaults_for(base: Base, task: Task | None = None, **settings: object) -> Settings:
     """The settings for a base: those given, then those that suit it, then the defaults.
 
     A start from words begins with the task's instruction where no other words are given; for a task
@@ -51,7 +51,7 @@ def suited(base: Base, task: Task | None = None, **settings: object) -> Settings
     Raises MiniptError for a value that makes no sense, by its name.
     """
     asked = {"method": "text"} if settings.get("text") is not None else {}
-    chosen = SUITED.get(base.name, {}) | asked | settings
+    chosen = DEFAULTS_FOR.get(base.name, {}) | asked | settings
     opening = task.opening if task else ""
     if chosen.get("method") == "text" and chosen.get("text") is None:
         if opening:
@@ -75,15 +75,15 @@ class PromptLearner(Learner):
 
     def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
         self.base = base
-        self.reading = read_task(base, None, task.train, task)
-        self.start = _start(base, task, self.reading, chosen)
+        self.question = task_question(base, None, task.train, task)
+        self.start = _start(base, task, self.question, chosen)
         self.arrays = self.start.arrays()
         self.prompt = self.start.with_arrays(self.arrays)
         self.room = base.config.context - chosen.length
         self.workers: Workers | None = None
         if chosen.head:
             how = "a trained linear head"
-            self.reading = replace(self.reading, choices=self.prompt.head, how=how)
+            self.question = replace(self.question, choices=self.prompt.head, how=how)
 
     @contextmanager
     def at_work(self, workers: int) -> Iterator[None]:
@@ -163,7 +163,7 @@ def tune(
     another run, a response that does not fit the base, a base that writes none, a worker that has
     died, and a loss that is no longer finite.
     """
-    chosen = suited(base, task, **settings)
+    chosen = defaults_for(base, task, **settings)
     learner = PromptLearner(base, task, chosen)
     learnt = learn(learner, task, chosen, checkpoint, resume)
     prompt = learner.start.with_arrays(learnt.arrays)
@@ -175,23 +175,23 @@ def tune(
         test=learnt.test,
         best_step=learnt.best_step,
         seconds=learnt.seconds,
-        reading=learner.reading.how,
+        reading=learner.question.how,
         cut=learnt.cut,
         interrupted=learnt.interrupted,
     )
 
 
-def _start(base: Base, task: Task, reading: Reading, chosen: Settings) -> SoftPrompt:
+def _start(base: Base, task: Task, question: QuestionFormat, chosen: Settings) -> SoftPrompt:
     """The prompt before the first step; a head begins as its labels' words."""
     start = init_prompt(
         base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
     )
-    if chosen.head and reading.choices is None:
+    if chosen.head and question.choices is None:
         raise MiniptError(
             "a head of its own is trained for labels, not for responses: leave it out"
         )
     if chosen.head:
-        start.head = choice_vectors(base, reading.choices).copy()  # (K, C)
+        start.head = choice_vectors(base, question.choices).copy()  # (K, C)
     start.about |= {
         "task": task.name,
         "labels": list(task.labels),

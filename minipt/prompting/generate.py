@@ -15,7 +15,7 @@ from minipt.errors import MiniptError
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.readout import readout
 from minipt.prompting.text import Batch, encode
-from minipt.prompting.wiring import read_prompt
+from minipt.prompting.wiring import run_prompt
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Pass, Past, empty_past
 from minipt.transformer.model import embed_tokens, forward
@@ -167,7 +167,7 @@ def _tokens(
 ) -> Iterator[int]:
     """Token ids until a special one, the limit or the context's end."""
     ends = end_tokens(base)
-    past = read_prompt(base, prompt) or empty_past(base.config, base.dtype)
+    past = run_prompt(base, prompt) or empty_past(base.config, base.dtype)
     # The last token needs no position: nothing reads it.
     room = base.config.context - past[0][0].shape[1] - len(ids) + 1
     for _ in range(min(limit, room)):

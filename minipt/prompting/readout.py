@@ -29,7 +29,7 @@ TEMPERATURE = 0.05
 def rows_to_read(base: Base, batch: Batch) -> np.ndarray:
     """Indices into T of the rows that the answer is made from. (B, R), all rows without a head"""
     if base.config.head is not None:
-        return batch.read
+        return batch.answer_rows
     B, T = batch.ids.shape
     return np.broadcast_to(np.arange(T), (B, T))
 

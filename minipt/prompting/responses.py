@@ -19,14 +19,14 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.prompting.generate import end_tokens
-from minipt.prompting.text import Reading, encode, tokens
+from minipt.prompting.text import QuestionFormat, encode, tokens
 from minipt.transformer.base import Base
 
 # The names that tokenizers give to the end of a text; the first that a base has is learnt.
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>")
 
 
-def response_reading(base: Base, template: str) -> Reading:
+def response_format(base: Base, template: str) -> QuestionFormat:
     """How `base` writes a response: each of its tokens is a choice of the whole vocabulary's.
 
     Raises MiniptError for a base that does not predict next tokens.
@@ -36,7 +36,8 @@ def response_reading(base: Base, template: str) -> Reading:
             f"base {base.name!r} is not made to predict the next token, so it cannot learn to "
             "write responses: choose a causal language model such as tiny"
         )
-    return Reading(template, None, None, "the language model's head at each token of the response")
+    how = "the language model's head at each token of the response"
+    return QuestionFormat(template, None, None, how)
 
 
 def end_token(base: Base) -> int | None:

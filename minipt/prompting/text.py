@@ -55,11 +55,12 @@ class Batch:
             raise MiniptError(f"a batch's lengths lie between 1 and T = {T}")
         if several and not 1 <= self.targets.shape[1] <= T:
             raise MiniptError(f"a batch's answers have 1 to T = {T} tokens a text")
-        if ((self.read < 0) | (self.read >= self.lengths[:, None]))[self.counted].any():
+        rows = self.answer_rows
+        if ((rows < 0) | (rows >= self.lengths[:, None]))[self.counted].any():
             raise MiniptError("a batch's positions lie inside each text's real tokens")
 
     @property
-    def read(self) -> np.ndarray:
+    def answer_rows(self) -> np.ndarray:
         """The rows of each text that are read out, all different. (B, R)"""
         if self.positions is not None:
             return self.positions[:, None]
@@ -96,7 +97,7 @@ def _numbers(name: str, values: object) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Reading:
+class QuestionFormat:
     """How a base is asked and how its answer is read, the same for all texts.
 
     template: holds "{text}". choices: as in `Batch`. mask: the token at which the answer is read,
@@ -170,7 +171,7 @@ Targets = np.ndarray | Sequence[np.ndarray]  # a class for each of N texts, or i
 def batches(
     token_rows: Sequence[np.ndarray],
     targets: Targets,
-    reading: Reading,
+    question: QuestionFormat,
     size: int,
     rng: np.random.Generator | None = None,
 ) -> Iterator[tuple[np.ndarray, Batch]]:
@@ -191,9 +192,9 @@ def batches(
         ids = np.zeros((len(group), lengths[group].max()), np.int64)  # (B, T)
         for b, i in enumerate(group):
             ids[b, : lengths[i]] = token_rows[i]
-        positions = None if reading.mask is None else (ids == reading.mask).argmax(1)  # (B,)
+        positions = None if question.mask is None else (ids == question.mask).argmax(1)  # (B,)
         answers = _side_by_side(targets, group)
-        yield group, Batch(ids, lengths[group], answers, reading.choices, positions)
+        yield group, Batch(ids, lengths[group], answers, question.choices, positions)
 
 
 def _side_by_side(targets: Targets, group: np.ndarray) -> np.ndarray:

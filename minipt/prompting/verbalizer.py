@@ -1,4 +1,4 @@
-"""From label words to a `Reading`: how this base is asked, and what its answer is compared with.
+"""From label words to a `QuestionFormat`: how a base is asked, and what may be answered.
 
 In: a base, a task's template such as "{text}\\nSentiment:" and its label words such as " positive".
 Out: one of three readings, by the head that the base has. A language model goes on after the
@@ -13,7 +13,7 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.prompting.readout import embeddings
-from minipt.prompting.text import Batch, Reading, encode, tokens
+from minipt.prompting.text import Batch, QuestionFormat, encode, tokens
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Pass
 from minipt.transformer.model import embed_tokens, forward
@@ -23,7 +23,7 @@ from minipt.transformer.trace import Untraced
 MASK = "[MASK]"
 
 
-def make_reading(base: Base, template: str, label_words: Sequence[str]) -> Reading:
+def question_format(base: Base, template: str, label_words: Sequence[str]) -> QuestionFormat:
     """How `base` answers a task with one of K label words.
 
     A template that holds the mask says itself where a masked-word model is to answer.
@@ -33,17 +33,19 @@ def make_reading(base: Base, template: str, label_words: Sequence[str]) -> Readi
     """
     if base.config.head == "language":
         choices = label_tokens(base, label_words)
-        return Reading(template, choices, None, "the language model's head at the text's end")
+        how = "the language model's head at the text's end"
+        return QuestionFormat(template, choices, None, how)
     if base.config.head == "masked":
         mask = base.tokenizer.token_to_id(MASK) if base.tokenizer else None
         if mask is None:
             raise MiniptError(f"base {base.name!r} has no token {MASK} to be filled in")
         template = template if MASK in template else f"{template} {MASK}."
         choices = label_tokens(base, label_words)
-        return Reading(template, choices, mask, f"the masked-word head at {MASK} in {template!r}")
+        how = f"the masked-word head at {MASK} in {template!r}"
+        return QuestionFormat(template, choices, mask, how)
     sentences = [template.replace("{text}", "").strip() + word for word in label_words]
     how = f"the cosine to the base's own embeddings of {', '.join(map(repr, sentences))}"
-    return Reading("{text}", embed(base, sentences), None, how)
+    return QuestionFormat("{text}", embed(base, sentences), None, how)
 
 
 def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:

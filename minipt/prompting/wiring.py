@@ -140,7 +140,7 @@ def text_step(
     return loss, dpast
 
 
-def read_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
+def run_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
     """What a finished prompt leaves for texts to read, computed once and for all of them.
 
     It is read alone: in a base that is not causal it leaves something else in front of a text.
@@ -167,7 +167,7 @@ def answerer(base: Base, prompt: SoftPrompt | None) -> Answer:
 
     A causal base reads it now and never again, another one in front of every text.
     """
-    past = read_prompt(base, prompt) if base.config.causal else None
+    past = run_prompt(base, prompt) if base.config.causal else None
     if base.config.causal or prompt is None:
         return lambda batch: logits_after(base, batch, past)
     return lambda batch: logits_together(base, prompt.vectors, batch)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
-from minipt.learning.tune import suited
+from minipt.learning.tune import defaults_for
 from minipt.maths.ops import softmax
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch, batches, encode
-from minipt.prompting.verbalizer import make_reading
+from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import logits, loss_and_gradient
 from minipt.results.plot import draw_step
 from minipt.results.report import align, shorten
@@ -67,14 +67,14 @@ def take_step(
     target: an index into label_words; None: the answer that the prompt finds least likely, so that
     there is something to learn. Raises MiniptError for a text without tokens.
     """
-    settings = suited(base)
-    reading = make_reading(base, template, label_words)
+    settings = defaults_for(base)
+    question = question_format(base, template, label_words)
     if prompt.head is not None:
-        reading = replace(reading, choices=prompt.head)
-    rows, cut = encode(base, reading.template, [text], base.config.context - len(prompt.vectors))
+        question = replace(question, choices=prompt.head)
+    rows, cut = encode(base, question.template, [text], base.config.context - len(prompt.vectors))
 
     def batch_for(target: int) -> Batch:
-        ((_, batch),) = batches(rows, np.array([target]), reading, 1)
+        ((_, batch),) = batches(rows, np.array([target]), question, 1)
         return batch
 
     def probabilities(of: SoftPrompt | None) -> np.ndarray:

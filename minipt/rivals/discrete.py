@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from minipt.learning.evaluate import read_task
+from minipt.learning.evaluate import task_question
 from minipt.learning.loop import Arrays, Learner, Settings
 from minipt.learning.optimizers import Optimizer
 from minipt.maths.ops import cross_entropy
@@ -43,7 +43,7 @@ class DiscreteLearner(Learner):
     def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
         self.base = base
         self.table = base.params["token.table"]  # (V, C)
-        self.reading = read_task(base, None, task.train, task)
+        self.question = task_question(base, None, task.train, task)
         self.room = base.config.context - chosen.length
         self.start = init_prompt(
             base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words

@@ -14,7 +14,7 @@ for wide layers; the numbers are the same.) The story continues in `probe.py`.
 
 import numpy as np
 
-from minipt.learning.evaluate import read_task
+from minipt.learning.evaluate import task_question
 from minipt.learning.loop import Arrays, Learner, Settings
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after
@@ -33,7 +33,7 @@ class LoraLearner(Learner):
 
     def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
         self.base = base
-        self.reading = read_task(base, None, task.train, task)
+        self.question = task_question(base, None, task.train, task)
         self.room = base.config.context
         self.adapted = [name for name in base.params if name.endswith(ADAPTED)]
         rng, self.arrays = np.random.default_rng(chosen.seed), {}

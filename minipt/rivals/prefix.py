@@ -19,12 +19,12 @@ In: a frozen base and a task. Out: keys and values. The story continues in `disc
 
 import numpy as np
 
-from minipt.learning.evaluate import read_task
+from minipt.learning.evaluate import task_question
 from minipt.learning.loop import Arrays, Learner, Settings
 from minipt.maths import ops
 from minipt.prompting.prompt import init_prompt
 from minipt.prompting.text import Batch
-from minipt.prompting.wiring import Answer, logits_after, read_prompt, text_step
+from minipt.prompting.wiring import Answer, logits_after, run_prompt, text_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Past
@@ -43,7 +43,7 @@ class PrefixLearner(Learner):
 
     def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
         self.base = base
-        self.reading = read_task(base, None, task.train, task)
+        self.question = task_question(base, None, task.train, task)
         self.room = base.config.context - chosen.length
         self.arrays = start(base, task, chosen)
 
@@ -102,7 +102,7 @@ def start(base: Base, task: Task, chosen: Settings) -> Arrays:
     prompt = init_prompt(
         base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
     )
-    return _from_past(read_prompt(base, prompt))
+    return _from_past(run_prompt(base, prompt))
 
 
 def prefix_step(base: Base, batch: Batch, prefix: Arrays) -> tuple[float, Arrays]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import read_task
+from minipt.learning.evaluate import task_question
 from minipt.learning.loop import Arrays, Learner, Settings
 from minipt.maths import ops
 from minipt.prompting.readout import read_features
@@ -37,13 +37,13 @@ class ProbeLearner(Learner):
     name = "probe"
 
     def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
-        reading = read_task(base, None, task.train, task)
-        if reading.choices is None:
+        question = task_question(base, None, task.train, task)
+        if question.choices is None:
             raise MiniptError("a probe is trained for labels, not for responses: tune a prompt")
         self.base = base
-        self.reading = replace(reading, how="a linear probe of the base's features")
+        self.question = replace(question, how="a linear probe of the base's features")
         self.room = base.config.context
-        K = len(reading.choices)
+        K = len(question.choices)
         self.arrays = {
             "weight": np.zeros((base.config.channels, K), base.dtype),
             "bias": np.zeros(K, base.dtype),

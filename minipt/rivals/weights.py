@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import read_task
+from minipt.learning.evaluate import task_question
 from minipt.learning.loop import Arrays, Learner, Settings
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after, text_step
@@ -32,7 +32,7 @@ class WeightsLearner(Learner):
         self.base = base
         self.arrays = {name: base.params[name].copy() for name in names}
         self.tuned = with_params(base, self.arrays)
-        self.reading = read_task(base, None, task.train, task)
+        self.question = task_question(base, None, task.train, task)
         self.room = base.config.context
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:

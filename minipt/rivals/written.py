@@ -35,7 +35,7 @@ def choose_template(base: Base, task: Task) -> str:
     """The best of `templates` on the validation split, of equally good ones the first.
 
     An encoder without a head reads the text alone, whatever the template: what changes there is the
-    sentence of each label that the text is compared with, see `make_reading`.
+    sentence of each label that the text is compared with, see `question_format`.
     """
 
     def merit(template: str) -> tuple[float, float]:

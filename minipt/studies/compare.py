@@ -14,7 +14,7 @@ import numpy as np
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import encode_split
 from minipt.learning.loop import digest
-from minipt.learning.tune import suited
+from minipt.learning.tune import defaults_for
 from minipt.results.report import align, baselines
 from minipt.rivals import RIVALS, find_learner, rates_for
 from minipt.rivals.written import shown, written
@@ -68,7 +68,7 @@ def compare(
     if seeds < 1 or tried < 1:
         raise MiniptError("a comparison needs at least one seed and one learning rate")
     for learner in learners:
-        find_learner(learner)(base, task, suited(base, task, **settings))
+        find_learner(learner)(base, task, defaults_for(base, task, **settings))
     lines = _fixed(base, task, seeds)
     for learner in learners:
         axes = {"learner": [learner], "learning_rate": rates_for(learner, base)[:tried]}
@@ -82,7 +82,7 @@ def able(base: Base, task: Task) -> tuple[list[str], list[str]]:
     names, reasons = [], []
     for rival in RIVALS:
         try:
-            rival(base, task, suited(base, task))
+            rival(base, task, defaults_for(base, task))
             names.append(rival.name)
         except MiniptError as error:
             reasons.append(str(error))
@@ -115,7 +115,7 @@ def _line(base: Base, task: Task, row: Row) -> Line:
     first = row.results[0]
     record, settings = first.record, first.job.settings
     learner = first.job.make()
-    token_rows, targets, _ = encode_split(base, learner.reading, task.train, learner.room)
+    token_rows, targets, _ = encode_split(base, learner.question, task.train, learner.room)
     tokens = int(np.median([len(ids) for ids in token_rows]))
     answer = 1 if task.labels else int(np.median([len(ids) for ids in targets]))
     measured = measure(learner, settings, tokens, answer)

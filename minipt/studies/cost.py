@@ -16,7 +16,7 @@ import numpy as np
 from minipt.errors import MiniptError
 from minipt.learning.loop import Arrays, Learner, Settings, keep_freed_memory
 from minipt.learning.optimizers import OPTIMIZERS, Optimizer, clip_gradients
-from minipt.learning.tune import PromptLearner, suited
+from minipt.learning.tune import PromptLearner, defaults_for
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import loss_and_gradient
 from minipt.results.report import WIDTH, align
@@ -82,7 +82,7 @@ def compare_ways(base: Base, length: int = 20, batch_size: int = 16, tokens: int
     if tokens < 1:
         raise MiniptError(f"tokens is at least 1, not {tokens}")
     task = replace(load_task("toy"), label_words=LABEL_WORDS)
-    chosen = suited(base, task, length=length, batch_size=batch_size)
+    chosen = defaults_for(base, task, length=length, batch_size=batch_size)
     step = Step(P=length, B=batch_size, T=tokens, K=len(task.labels))
     learners = LEARNERS | {"shared": PromptLearner, "concatenated": TextbookLearner}
     ways = [way for way in WAYS if base.config.causal or way != "shared"]
@@ -99,12 +99,12 @@ def measure(learner: Learner, chosen: Settings, tokens: int, answer: int = 1) ->
     keep_freed_memory()
     rng, B = np.random.default_rng(chosen.seed), chosen.batch_size
     ids = rng.integers(0, learner.base.config.vocabulary, (B, tokens))
-    choices, V = learner.reading.choices, learner.base.config.vocabulary
+    choices, V = learner.question.choices, learner.base.config.vocabulary
     targets = (
         rng.integers(0, V, (B, answer)) if choices is None else rng.integers(len(choices), size=B)
     )
     # Where a text's mask would be; without one the answer is read at its end, as here.
-    read = None if learner.reading.mask is None else np.full(B, tokens - 1)
+    read = None if learner.question.mask is None else np.full(B, tokens - 1)
     batch = Batch(ids, np.full(B, tokens), targets, choices, read)
     optimizer = OPTIMIZERS[chosen.optimizer]()
     _take_step(learner, optimizer, batch, chosen)  # the warm-up, and the optimizer's state

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import encode_split, evaluate, read_task
+from minipt.learning.evaluate import encode_split, evaluate, task_question
 from minipt.maths.ops import softmax
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch, batches
@@ -107,11 +107,11 @@ def losses_between(
 def _answers(base: Base, prompts: Sequence[SoftPrompt], split: Split, task: Task) -> np.ndarray:
     """(k, N, K)"""
     vectors = np.stack([prompt.vectors for prompt in prompts])  # (k, P, C)
-    reading = read_task(base, None, split, task)
+    question = task_question(base, None, split, task)
     room = base.config.context - vectors.shape[1]
-    token_rows, targets, _ = encode_split(base, reading, split, room)
-    found = np.empty((len(vectors), len(token_rows), len(reading.choices)), base.dtype)
-    for indices, batch in batches(token_rows, targets, reading, TEXTS):
+    token_rows, targets, _ = encode_split(base, question, split, room)
+    found = np.empty((len(vectors), len(token_rows), len(question.choices)), base.dtype)
+    for indices, batch in batches(token_rows, targets, question, TEXTS):
         found[:, indices] = softmax(_logits_of_all(base, vectors, batch))
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from minipt.learning.evaluate import encode_split, evaluate, read_task
+from minipt.learning.evaluate import encode_split, evaluate, task_question
 from minipt.prompting.prompt import SoftPrompt, frequent_ids
 from minipt.prompting.readout import rows_to_read
 from minipt.prompting.text import batches
@@ -47,10 +47,10 @@ def attention(base: Base, prompt: SoftPrompt, task: Task, texts: int = LOOKED_AT
     """
     P, L = len(prompt.vectors), base.config.layers
     split = _first(task.validation, texts)
-    reading = read_task(base, prompt, split, task)
-    rows, targets, _ = encode_split(base, reading, split, base.config.context - P)
+    question = task_question(base, prompt, split, task)
+    rows, targets, _ = encode_split(base, question, split, base.config.context - P)
     total, trace = np.zeros((L, P)), Trace()
-    for _, batch in batches(rows, targets, reading, ATTENTION_BATCH):
+    for _, batch in batches(rows, targets, question, ATTENTION_BATCH):
         loss_and_gradient(base, prompt, batch, trace)
         B, T = batch.ids.shape
         all_rows = np.broadcast_to(np.arange(T), (B, T))

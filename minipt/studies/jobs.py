@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory, complete_file, read_tensors, write_tensors
-from minipt.learning.evaluate import Evaluation, measure, read_task
+from minipt.learning.evaluate import Evaluation, measure, task_question
 from minipt.learning.loop import Arrays, Learner, Settings, digest, learn
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.prompt import SoftPrompt, versions
@@ -97,8 +97,8 @@ class Result:
         """What it answers on a split of any task with the same labels, in that task's words."""
         learner = self.learner()
         prompt = learner.prompt if isinstance(learner, PromptLearner) else None
-        reading = read_task(learner.base, prompt, split, task)
-        return measure(learner.base, learner.answerer(), reading, split, learner.room)
+        question = task_question(learner.base, prompt, split, task)
+        return measure(learner.base, learner.answerer(), question, split, learner.room)
 
 
 def run(job: Job) -> Result:

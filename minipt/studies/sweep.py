@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from minipt.errors import MiniptError
-from minipt.learning.tune import suited
+from minipt.learning.tune import defaults_for
 from minipt.results.plot import draw_lines
 from minipt.results.report import align
 from minipt.rivals import rates_for
@@ -88,12 +88,12 @@ def _usual_rate(base: Base, task: Task, cell: dict) -> float:
     """That of `minipt tune`; where learners are compared, the likeliest of each."""
     if LEARNER in cell:
         return rates_for(cell[LEARNER], base)[0]
-    return suited(base, task).learning_rate
+    return defaults_for(base, task).learning_rate
 
 
 def _job(base: Base, task: Task, cell: dict, settings: dict) -> Job:
     fields = {name: value for name, value in cell.items() if name != LEARNER}
-    return Job(cell.get(LEARNER, PROMPT), base, task, suited(base, task, **settings | fields))
+    return Job(cell.get(LEARNER, PROMPT), base, task, defaults_for(base, task, **settings | fields))
 
 
 def tell_sweep(task: Task, rows: Sequence[Row]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate
 from minipt.learning.loop import digest
-from minipt.learning.tune import suited
+from minipt.learning.tune import defaults_for
 from minipt.prompting.prompt import SoftPrompt
 from minipt.results.report import align
 from minipt.studies.jobs import Job, Result, accuracies, remember, run_all
@@ -85,7 +85,7 @@ def head_starts(
 def _jobs(base: Base, task: Task, seeds: int, settings: Mapping[str, object]) -> list[Job]:
     if seeds < 1:
         raise MiniptError("a transfer needs at least one seed")
-    chosen = [suited(base, task, **settings, seed=seed) for seed in range(seeds)]
+    chosen = [defaults_for(base, task, **settings, seed=seed) for seed in range(seeds)]
     return [Job("prompt", base, task, each) for each in chosen]
 
 

@@ -28,7 +28,7 @@ CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")
 QUICK = ("--length", "3", "--steps", "6", "--batch-size", "8")
 RUN = "runs/texts-small-0"
 FILES = {"run.json", "history.csv", "prompt.safetensors", "curves.png"}
-tuning = sys.modules["minipt.tune"]  # in the package, the name `tune` is the function's
+tuning = sys.modules["minipt.learning.tune"]
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import pytest
 from helpers.bases import base_with_tokenizer, small_task
 
 from minipt.rivals import RIVALS
-from minipt.studies import claims, commands
+from minipt.commands import studies as commands
+from minipt.studies import claims
 from minipt.studies.claims import Plan
 
 CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")

@@ -130,7 +130,7 @@ class View:
             x = x[..., : 0 if self.read_only else self.P, :]
             return x[..., : self.P] if self.pairs else x
         if self.read_only and self.config.head is not None:
-            read = (self.batch.read + self.P).reshape(-1, *[1] * (x.ndim - 1))
+            read = (self.batch.answer_rows + self.P).reshape(-1, *[1] * (x.ndim - 1))
             return np.take_along_axis(x, read, -2)
         # Without a head all rows of the text are read.
         return x[..., self.P :, :] if self.shared or self.read_only else x

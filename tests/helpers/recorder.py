@@ -76,7 +76,7 @@ def attention_mask(batch: Batch, length: int) -> torch.Tensor:
 
 def rows_read(x: torch.Tensor, batch: Batch, length: int) -> torch.Tensor:
     """What stands where the answer is read. (B, P+T, ...) -> (B, ...)"""
-    return x[torch.arange(len(x)), torch.tensor(batch.read[:, 0] + length)]
+    return x[torch.arange(len(x)), torch.tensor(batch.answer_rows[:, 0] + length)]
 
 
 def answers(whole: torch.Tensor, batch: Batch, length: int) -> torch.Tensor:

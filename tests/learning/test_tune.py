@@ -16,14 +16,14 @@ from minipt.learning import loop as learning
 from minipt.learning.evaluate import evaluate
 from minipt.learning.loop import Settings
 from minipt.learning.optimizers import OPTIMIZERS
-from minipt.learning.tune import SUITED, suited, tune
+from minipt.learning.tune import DEFAULTS_FOR, defaults_for, tune
 from minipt.prompting.prompt import init_prompt
-from minipt.prompting.text import Batch, Reading, encode
+from minipt.prompting.text import Batch, QuestionFormat, encode
 from minipt.prompting.verbalizer import label_tokens
 from minipt.prompting.wiring import logits
 from minipt.tasks.task import Split
 
-tuning = sys.modules["minipt.tune"]  # in the package, the name `tune` is the function's
+tuning = sys.modules["minipt.learning.tune"]
 QUICK = {"length": 3, "steps": 12, "batch_size": 4, "evaluate_every": 4, "warmup": 2}
 
 
@@ -224,8 +224,8 @@ def test_batches_take_every_text_once_an_epoch_and_start_anywhere(first):
     chosen = Settings(batch_size=4, seed=3)
 
     def drawn(first, count):
-        reading = Reading("{text}", np.array([0, 1]), None, "")
-        stream = learning._stream(rows, labels, reading, chosen, first)
+        question = QuestionFormat("{text}", np.array([0, 1]), None, "")
+        stream = learning._stream(rows, labels, question, chosen, first)
         return [next(stream).ids[:, 0].tolist() for _ in range(count)]
 
     everything = drawn(0, 9)
@@ -320,19 +320,19 @@ def test_settings_that_make_no_sense(base, task, wrong, match):
 
 
 def test_a_start_from_words_takes_the_instruction(base, task):
-    assert suited(base, task, method="text").text == f"{task.instruction}\n\n"
-    assert suited(base, task, method="text", text="a day").text == "a day"
-    assert suited(base, task, text="a day").method == "text"
-    assert suited(base, task, method="vocab", text="a day").method == "vocab"
-    assert suited(base, task).text is None
+    assert defaults_for(base, task, method="text").text == f"{task.instruction}\n\n"
+    assert defaults_for(base, task, method="text", text="a day").text == "a day"
+    assert defaults_for(base, task, text="a day").method == "text"
+    assert defaults_for(base, task, method="vocab", text="a day").method == "vocab"
+    assert defaults_for(base, task).text is None
     with pytest.raises(MiniptError, match="needs a text"):
         tune(base, replace(task, instruction=""), **QUICK | {"method": "text"})
 
 
 def test_a_base_with_a_name_has_settings_of_its_own(base, task, monkeypatch):
-    monkeypatch.setitem(SUITED, base.name, {"method": "text", "steps": 7})
-    assert suited(base, task).method == "text"
-    assert suited(base, task).steps == 7
-    assert suited(base, task, steps=9, method="vocab") == Settings(steps=9)
+    monkeypatch.setitem(DEFAULTS_FOR, base.name, {"method": "text", "steps": 7})
+    assert defaults_for(base, task).method == "text"
+    assert defaults_for(base, task).steps == 7
+    assert defaults_for(base, task, steps=9, method="vocab") == Settings(steps=9)
     wordless = replace(task, instruction="")
-    assert suited(base, wordless) == suited(base) == Settings(steps=7)
+    assert defaults_for(base, wordless) == defaults_for(base) == Settings(steps=7)

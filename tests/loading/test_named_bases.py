@@ -21,7 +21,7 @@ from minipt.loading import named_bases as bases
 from minipt.loading.load import load_base, save_base
 from minipt.loading.named_bases import BASES, Known, base_directory, base_is_here, describe_bases
 from minipt.prompting.text import batches, encode, tokens
-from minipt.prompting.verbalizer import make_reading
+from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import logits
 from minipt.transformer.base import Base
 
@@ -161,9 +161,9 @@ def test_a_base_that_ships_reads_and_answers(name):
     assert (config.layers, config.channels, config.heads) == SHIPPED[name]
     assert (config.hidden, config.context) == (4 * config.channels, 256)
     assert config.head == ("masked" if name == "micro-masked" else "language")
-    reading = make_reading(base, "{text}\nSentiment:", (" negative", " positive"))
-    rows, cut = encode(base, reading.template, ["A good film.", "It was dull, and long."], 256)
-    ((_, batch),) = batches(rows, np.array([1, 0]), reading, 2)
+    question = question_format(base, "{text}\nSentiment:", (" negative", " positive"))
+    rows, cut = encode(base, question.template, ["A good film.", "It was dull, and long."], 256)
+    ((_, batch),) = batches(rows, np.array([1, 0]), question, 2)
     answers = logits(base, batch)  # (B, K)
     assert cut == 0 and answers.shape == (2, 2) and np.isfinite(answers).all()
 

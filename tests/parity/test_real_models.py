@@ -14,7 +14,7 @@ import minipt
 from minipt.loading.named_bases import base_directory, base_is_here
 from minipt.maths.gradcheck import compare
 from minipt.prompting.text import batches, encode
-from minipt.prompting.verbalizer import embed, make_reading
+from minipt.prompting.verbalizer import embed, question_format
 from minipt.prompting.wiring import logits
 from minipt.tasks.datasets import task_is_here
 
@@ -53,9 +53,9 @@ def test_smollm2_answers_as_transformers_does(reviews):
     base = cached("smollm2-135m")
     model = transformers.AutoModelForCausalLM.from_pretrained(base_directory("smollm2-135m")).eval()
     rows, _ = encode(base, "{text}\nSentiment:", reviews, base.config.context)
-    reading = make_reading(base, "{text}\nSentiment:", (" negative", " positive"))
+    question = question_format(base, "{text}\nSentiment:", (" negative", " positive"))
     worst = 0.0
-    for which, batch in batches(rows, np.zeros(TEXTS, np.int64), reading, 10):
+    for which, batch in batches(rows, np.zeros(TEXTS, np.int64), question, 10):
         whole = minipt.Batch(batch.ids, batch.lengths, batch.targets)
         ours = logits(base, whole)  # (B, V)
         for b, i in enumerate(which):

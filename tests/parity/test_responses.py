@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 import minipt
 from minipt.learning.evaluate import evaluate
 from minipt.maths.gradcheck import compare
-from minipt.prompting.responses import encode_responses, response_reading
+from minipt.prompting.responses import encode_responses, response_format
 from minipt.prompting.text import batches
 from minipt.prompting.wiring import WIRINGS
 from minipt.tasks.task import Pairs
@@ -91,7 +91,7 @@ def test_the_loss_and_the_prompts_gradient_are_the_same(family, wiring, dtype, t
     expected.backward()
     rows, targets, cut = encode_responses(base, "{text}", TEXTS, RESPONSES, ROOM)
     assert cut == 2
-    ((_, batch),) = batches(rows, targets, response_reading(base, "{text}"), len(TEXTS))
+    ((_, batch),) = batches(rows, targets, response_format(base, "{text}"), len(TEXTS))
     loss, gradient = minipt.loss_and_gradient(base, prompt, batch, wiring=wiring)
     assert loss == pytest.approx(expected.item(), rel=tolerance(family, dtype))
     assert compare("gradient", gradient, vectors.grad.numpy()) < tolerance(family, dtype)

@@ -12,12 +12,12 @@ from minipt.maths.gradcheck import compare
 from minipt.prompting.generate import advance, choose, generate, keep_top_k, keep_top_p, soften
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch
-from minipt.prompting.wiring import read_prompt
+from minipt.prompting.wiring import run_prompt
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Pass, empty_past
 from minipt.transformer.trace import Trace
 
-generating = sys.modules["minipt.generate"]  # in the package, the name `generate` is the function's
+generating = sys.modules["minipt.prompting.generate"]
 TEXT = "the film was good"
 TOLERANCES = {np.float32: 1e-5, np.float64: 1e-10}
 
@@ -64,7 +64,7 @@ FAMILIES = {
 def test_every_step_computes_what_a_fresh_start_would(family, dtype, length, wiring):
     base = random_base(0, channels=16, heads=4, context=32, **FAMILIES[family]).astype(dtype)
     prompt = random_prompt(base, length) if length else None
-    past = read_prompt(base, prompt) or empty_past(base.config, base.dtype)
+    past = run_prompt(base, prompt) or empty_past(base.config, base.dtype)
     ids = [3, 1, 4, 1, 5]
     rows = ids
     for step in range(9):
@@ -92,7 +92,7 @@ def test_the_prompt_and_the_text_are_computed_once_then_a_row_a_step(base, monke
         monkeypatch.setattr(module, "forward", count)
 
     counted(generating)
-    counted(sys.modules["minipt.wiring"])
+    counted(sys.modules["minipt.prompting.wiring"])
     writes(monkeypatch, [5, 6, 7, 8])
     list(generate(base, random_prompt(base, 3), TEXT, limit=4))
     assert rows == [(1, 3), (1, len(tokens_of(base, TEXT))), (1, 1), (1, 1), (1, 1)]

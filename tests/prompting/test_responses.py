@@ -18,14 +18,14 @@ from minipt.learning.loop import Settings
 from minipt.learning.tune import PromptLearner, tune
 from minipt.loading.load import save_base
 from minipt.prompting.prompt import SoftPrompt
-from minipt.prompting.responses import encode_responses, end_token, response_reading
+from minipt.prompting.responses import encode_responses, end_token, response_format
 from minipt.prompting.text import Batch, batches
 from minipt.prompting.verbalizer import label_tokens
 from minipt.results.report import compare_with_rivals, response_table, shorten, tell
 from minipt.studies.cost import measure
 from minipt.tasks.task import Pairs, Split, Task, load_csv, load_pairs, normalised
 
-evaluation = sys.modules["minipt.evaluate"]  # in the package, the name is the function's
+evaluation = sys.modules["minipt.learning.evaluate"]
 SUBJECTS = ("film", "day", "night", "life", "word", "people", "end", "song", "sea", "house")
 VERDICTS = {"good": "very good", "kind": "very good", "bad": "very bad", "cruel": "very bad"}
 PAIRS = [(f"the {s} was {w}:", v) for s in SUBJECTS for w, v in VERDICTS.items()]
@@ -180,10 +180,10 @@ def test_a_row_is_what_generation_reads_and_the_target_what_it_should_write(base
     assert target.tolist() == [*response, end]
     assert row.tolist() == [*tokens_of(base, "the film was"), *response]
     assert cut == 0
-    (batch,) = (batch for _, batch in batches([row], [target], response_reading(base, ""), 1))
+    (batch,) = (batch for _, batch in batches([row], [target], response_format(base, ""), 1))
     assert batch.choices is None
     # Behind the prompt's last token stands the response's first.
-    assert batch.ids[0, batch.read[0, 0]] == tokens_of(base, "the film was")[-1]
+    assert batch.ids[0, batch.answer_rows[0, 0]] == tokens_of(base, "the film was")[-1]
     assert batch.answers.tolist() == target.tolist()
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from minipt.errors import MiniptError
-from minipt.prompting.text import Reading, batches, encode
+from minipt.prompting.text import QuestionFormat, batches, encode
 from minipt.prompting.verbalizer import label_tokens
 
 LINES = "{text}\nKind:"
-READING = Reading("{text}", np.arange(99), None, "")
+QUESTION = QuestionFormat("{text}", np.arange(99), None, "")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_every_text_comes_once_beside_texts_of_its_length(lengths, size, seed):
     token_rows = [np.arange(length) + i for i, length in enumerate(lengths)]
     targets = np.arange(len(lengths))
     rng = None if seed is None else np.random.default_rng(seed)
-    found = list(batches(token_rows, targets, READING, size, rng))
+    found = list(batches(token_rows, targets, QUESTION, size, rng))
     assert sorted(i for indices, _ in found for i in indices) == list(range(len(lengths)))
     for indices, batch in found:
         assert batch.ids.shape[1] == max(lengths[i] for i in indices)

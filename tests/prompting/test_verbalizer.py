@@ -8,7 +8,7 @@ from tokenizers import AddedToken, processors
 from minipt.errors import MiniptError
 from minipt.maths.gradcheck import compare
 from minipt.prompting.text import batches, encode
-from minipt.prompting.verbalizer import embed, label_tokens, make_reading
+from minipt.prompting.verbalizer import embed, label_tokens, question_format
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Pass
 from minipt.transformer.model import forward
@@ -35,23 +35,23 @@ def make(mask: bool = False, **fields: object) -> Base:
 
 def test_a_decoder_answers_with_the_first_token_of_each_word():
     base = make()
-    reading = make_reading(base, "{text}\nIt was", WORDS)
+    question = question_format(base, "{text}\nIt was", WORDS)
     first = [base.tokenizer.encode(word).ids[0] for word in WORDS]
-    assert reading.choices.tolist() == first == label_tokens(base, WORDS).tolist()
-    assert (reading.template, reading.mask) == ("{text}\nIt was", None)
-    assert reading.how == "the language model's head at the text's end"
+    assert question.choices.tolist() == first == label_tokens(base, WORDS).tolist()
+    assert (question.template, question.mask) == ("{text}\nIt was", None)
+    assert question.how == "the language model's head at the text's end"
 
 
 @pytest.mark.parametrize("fields", [{}, {"mask": True} | BERT])
 def test_words_that_begin_alike_are_refused(fields):
     with pytest.raises(MiniptError, match="' good' and ' good day' begin with the same token"):
-        make_reading(make(**fields), "{text}", (" bad", " good", " good day"))
+        question_format(make(**fields), "{text}", (" bad", " good", " good day"))
 
 
 def test_sentences_may_begin_alike():
     base = make(**BERT | {"head": None})
-    reading = make_reading(base, "{text}", (" good", " good day"))
-    assert compare("the two", *reading.choices) > 1e-3
+    question = question_format(base, "{text}", (" good", " good day"))
+    assert compare("the two", *question.choices) > 1e-3
 
 
 def test_a_word_without_tokens_is_refused():
@@ -68,11 +68,11 @@ def test_a_word_without_tokens_is_refused():
 )
 def test_a_masked_base_answers_at_the_mask(template, asked):
     base = make(mask=True, **BERT)
-    reading = make_reading(base, template, WORDS)
-    assert reading.template == asked
-    assert f"the masked-word head at [MASK] in {asked!r}" == reading.how
-    rows, _ = encode(base, reading.template, ["a good day", "bad"], 32)
-    for _, batch in batches(rows, np.array([0, 1]), reading, 2):
+    question = question_format(base, template, WORDS)
+    assert question.template == asked
+    assert f"the masked-word head at [MASK] in {asked!r}" == question.how
+    rows, _ = encode(base, question.template, ["a good day", "bad"], 32)
+    for _, batch in batches(rows, np.array([0, 1]), question, 2):
         read = batch.ids[np.arange(2), batch.positions]
         assert read.tolist() == [base.tokenizer.token_to_id("[MASK]")] * 2
 
@@ -80,18 +80,18 @@ def test_a_masked_base_answers_at_the_mask(template, asked):
 @pytest.mark.parametrize("base", [make(**BERT), random_base(0, **BERT)])
 def test_a_masked_base_whose_tokenizer_has_no_mask_is_refused(base):
     with pytest.raises(MiniptError, match=r"has no token \[MASK\]"):
-        make_reading(base, "{text}", WORDS)
+        question_format(base, "{text}", WORDS)
 
 
 def test_a_base_without_a_head_compares_with_its_own_sentences():
     base = make(**BERT | {"head": None})
-    reading = make_reading(base, "{text}\nSentiment:", WORDS)
-    assert (reading.template, reading.mask) == ("{text}", None)
-    assert "'Sentiment: good', 'Sentiment: bad'" in reading.how
+    question = question_format(base, "{text}\nSentiment:", WORDS)
+    assert (question.template, question.mask) == ("{text}", None)
+    assert "'Sentiment: good', 'Sentiment: bad'" in question.how
     np.testing.assert_array_equal(
-        reading.choices, embed(base, ["Sentiment: good", "Sentiment: bad"])
+        question.choices, embed(base, ["Sentiment: good", "Sentiment: bad"])
     )
-    np.testing.assert_allclose(np.linalg.norm(reading.choices, axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(question.choices, axis=1), 1.0, rtol=1e-6)
 
 
 def test_an_embedding_has_the_direction_of_the_mean_hidden_state():

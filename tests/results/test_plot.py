@@ -125,7 +125,7 @@ def test_letters_that_the_font_lacks_and_formulas_do_no_harm():
 
 def test_matplotlib_is_imported_only_to_draw():
     program = (
-        "import sys, minipt, minipt.cli\n"
+        "import sys, minipt, minipt.commands.cli\n"
         "assert 'matplotlib' not in sys.modules\n"
         "from minipt.results.plot import draw_curves\n"
         "record = {'step': 1, 'loss': 1, 'prompt_norm': 1, 'distance': 1}\n"

@@ -55,8 +55,8 @@ def shaken(learner: Learner, seed: int = 0) -> Learner:
 def batch_of(learner: Learner, task: Task, size: int = 6) -> Batch:
     """Ragged and padded, as the learner reads its texts."""
     texts, labels = task.train.texts[:size], task.train.labels[:size]
-    rows, _ = encode(learner.base, learner.reading.template, texts, learner.room)
-    ((_, batch),) = batches(rows, labels, learner.reading, size)
+    rows, _ = encode(learner.base, learner.question.template, texts, learner.room)
+    ((_, batch),) = batches(rows, labels, learner.question, size)
     assert batch.lengths.min() < batch.lengths.max()
     return batch
 

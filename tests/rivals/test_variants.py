@@ -76,8 +76,8 @@ def moved(name: str, base, task, **settings):
 
 
 def a_batch(learner, task) -> Batch:
-    rows, targets, _ = encode_split(learner.base, learner.reading, task.train, learner.room)
-    return next(batches(rows, targets, learner.reading, 4, np.random.default_rng(0)))[1]
+    rows, targets, _ = encode_split(learner.base, learner.question, task.train, learner.room)
+    return next(batches(rows, targets, learner.question, 4, np.random.default_rng(0)))[1]
 
 
 def cross_entropy(learner, vectors: np.ndarray, batch: Batch) -> float:

@@ -15,7 +15,7 @@ from helpers.bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
 from minipt.learning.loop import Settings
 from minipt.learning.optimizers import Adam
-from minipt.prompting.text import Batch, Reading
+from minipt.prompting.text import Batch, QuestionFormat
 from minipt.prompting.wiring import answerer, logits_together, loss_and_gradient, text_step
 from minipt.rivals import LEARNERS
 from minipt.rivals.lora import ADAPTED
@@ -36,7 +36,7 @@ SIZES = ((3, 2, 5, 1, 4, 2), (1, 3, 4, 1, 4, 1), (6, 1, 3, 1, 4, 4), (2, 3, 6, 3
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_size = pytest.mark.parametrize("sizes", SIZES)
 WAYS = ("shared", "concatenated", *(name for name in ("full", "lora", "probe") if name in LEARNERS))
-READING = Reading("{text}", np.arange(4), None, "by nothing")
+QUESTION = QuestionFormat("{text}", np.arange(4), None, "by nothing")
 every_way = pytest.mark.parametrize("way", WAYS)
 
 # What part a product belongs to, by the function that asked for it, directly or through others.
@@ -146,7 +146,7 @@ def _no_tokenizer_is_asked(monkeypatch):
     """The batches here are made of random ids; the learners need no reading."""
     for name in ("full", "lora", "probe"):
         module = LEARNERS[name].__module__
-        monkeypatch.setattr(f"{module}.read_task", lambda *_: READING)
+        monkeypatch.setattr(f"{module}.task_question", lambda *_: QUESTION)
 
 
 @every_family

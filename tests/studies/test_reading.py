@@ -19,11 +19,11 @@ from helpers.bases import (
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate
 from minipt.learning.loop import learn
-from minipt.learning.tune import PromptLearner, suited
+from minipt.learning.tune import PromptLearner, defaults_for
 from minipt.maths.gradcheck import check_gradient
 from minipt.prompting.prompt import SoftPrompt, frequent_ids, init_prompt, word_ids
 from minipt.prompting.text import Batch, encode
-from minipt.prompting.verbalizer import make_reading
+from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import loss_and_gradient
 from minipt.results.report import WIDTH
 from minipt.rivals import LEARNERS
@@ -143,7 +143,7 @@ def test_attention_is_the_traces_own(kind):
     base, task = base_of(kind), small_task()
     prompt = random_prompt(base, P)
     expected = np.zeros((base.config.layers, P))
-    reading = make_reading(base, task.template, task.label_words)
+    reading = question_format(base, task.template, task.label_words)
     rows, _ = encode(base, reading.template, task.validation.texts[:3], 40)
     for ids in rows:  # one text a batch: no padding, which the function must leave out
         trace = Trace()
@@ -232,7 +232,7 @@ def test_what_cannot_be_read_is_refused():
 
 def wayward(base: Base, task: Task, **settings) -> WaywardLearner:
     settings = {"length": P, "method": "text", "text": "a long and happy life"} | settings
-    return WaywardLearner(base, task, suited(base, task, **settings))
+    return WaywardLearner(base, task, defaults_for(base, task, **settings))
 
 
 def test_the_wayward_gradient_is_that_of_the_sum():
@@ -256,7 +256,7 @@ def test_the_wayward_prompt_learns_stays_near_and_leaves_the_base():
     fingerprint = base.fingerprint
     away = {}
     for kind in (PromptLearner, WaywardLearner):
-        chosen = suited(base, task, length=P, method="text", text="a long and happy life")
+        chosen = defaults_for(base, task, length=P, method="text", text="a long and happy life")
         chosen = replace(chosen, steps=30, batch_size=4, evaluate_every=10)
         learner = kind(base, task, chosen)
         if kind is WaywardLearner:

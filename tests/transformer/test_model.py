@@ -21,7 +21,7 @@ from minipt.prompting.wiring import (
     logits,
     logits_after,
     loss_and_gradient,
-    read_prompt,
+    run_prompt,
     text_step,
 )
 from minipt.transformer import layer, model
@@ -231,7 +231,7 @@ def test_without_a_prompt_positions_begin_at_the_text():
 
 def test_a_prompt_read_once_serves_every_batch():
     base, prompt, batch = make(SIZES[1], {"texts": 3, "tokens": 4}, 2)
-    past = read_prompt(base, prompt)
+    past = run_prompt(base, prompt)
     expected = logits(base, batch, prompt)
     for _ in range(2):
         np.testing.assert_array_equal(logits_after(base, batch, past), expected)
