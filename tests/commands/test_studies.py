@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from helpers.bases import base_with_tokenizer, small_task
 
-from minipt.rivals import RIVALS
 from minipt.commands import studies as commands
+from minipt.rivals import RIVALS
 from minipt.studies import claims
 from minipt.studies.claims import Plan
 
