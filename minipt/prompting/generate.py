@@ -17,10 +17,10 @@ from minipt.prompting.readout import readout
 from minipt.prompting.text import Batch, encode
 from minipt.prompting.wiring import run_prompt
 from minipt.transformer.base import Base
-from minipt.transformer.layer import Pass, Past, empty_past
+from minipt.transformer.layer import Past, StepLayout, empty_past
 from minipt.transformer.model import embed_tokens, forward
 from minipt.transformer.ragged import Stream
-from minipt.transformer.trace import Untraced
+from minipt.transformer.trace import ForwardOnly
 
 LIMIT = 50
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what a decoder shows for a character's first bytes
@@ -93,13 +93,14 @@ def advance(base: Base, ids: np.ndarray, past: Past) -> tuple[np.ndarray, Past]:
     start = past[0][0].shape[1]
     x = embed_tokens(base, ids[None], start)  # (1, T, C)
     last = np.array([[len(ids) - 1]])  # (1, 1)
-    hidden, present = forward(Pass(base, [Stream("text", x, last)], Untraced(), past))  # (1, 1, C)
+    text = Stream("text", x, last, leaves_kv=True)
+    hidden, own_kv = forward(StepLayout(base, text, ForwardOnly(), past))  # (1, 1, C)
     grown = [
         (np.concatenate([past_key, key], axis=1), np.concatenate([past_value, value], axis=1))
-        for (past_key, past_value), (key, value) in zip(past, present, strict=True)
+        for (past_key, past_value), (key, value) in zip(past, own_kv, strict=True)
     ]
     batch = Batch(ids[None], [len(ids)], [0])
-    return readout(base, hidden, batch, Untraced())[0], grown
+    return readout(base, hidden, batch, ForwardOnly())[0], grown
 
 
 def choose(

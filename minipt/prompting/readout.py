@@ -20,7 +20,7 @@ from minipt.maths import ops
 from minipt.prompting.text import Batch
 from minipt.transformer.base import Base
 from minipt.transformer.model import ACTIVATIONS
-from minipt.transformer.trace import Gradients, Trace, add_gradient
+from minipt.transformer.trace import Gradients, Tape, add_gradient
 
 # Cosines lie close together; divided by this they become logits (as sentence encoders are trained).
 TEMPERATURE = 0.05
@@ -34,14 +34,14 @@ def rows_to_read(base: Base, batch: Batch) -> np.ndarray:
     return np.broadcast_to(np.arange(T), (B, T))
 
 
-def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+def readout(base: Base, hidden: np.ndarray, batch: Batch, tape: Tape) -> np.ndarray:
     """The answers of a batch, computed for the rows that count and no others.
 
     hidden (B, R, C) of the rows in `rows_to_read` -> logits (N, K), N answers of K choices or,
     without choices, of the whole vocabulary
     """
-    features = read_features(base, hidden, batch, trace)  # (N, C)
-    trace.save("text.features", features)
+    features = read_features(base, hidden, batch, tape)  # (N, C)
+    tape.keep_for_backward("text.features", features)
     logits = ops.times_transposed(features, choice_vectors(base, batch.choices))  # (N, K)
     if base.config.head == "masked" and not _are_vectors(batch.choices):
         bias = base.params["head.bias"]
@@ -51,20 +51,20 @@ def readout(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.nd
     return logits
 
 
-def read_features(base: Base, hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+def read_features(base: Base, hidden: np.ndarray, batch: Batch, tape: Tape) -> np.ndarray:
     """What is compared with the choices: hidden (B, R, C), as for `readout`, -> (N, C)"""
     if base.config.head == "language":
         return hidden[batch.counted]
     if base.config.head == "masked":
-        return _masked_head(base, hidden[batch.counted], trace)
-    return embeddings(hidden, batch, trace)
+        return _masked_head(base, hidden[batch.counted], tape)
+    return embeddings(hidden, batch, tape)
 
 
 def readout_dx(
     base: Base,
     dlogits: np.ndarray,
     batch: Batch,
-    trace: Trace,
+    tape: Tape,
     gradients: Gradients | None = None,
 ) -> np.ndarray:
     """logits = features tableᵀ, so dfeatures = dlogits table; then back to the rows.
@@ -75,12 +75,12 @@ def readout_dx(
     if base.config.head is None:
         dlogits = dlogits / TEMPERATURE
     dfeatures = dlogits @ choice_vectors(base, batch.choices)  # (N, C)
-    trace.note_grad("text.features", dfeatures)
-    return _features_dx(base, dfeatures, batch, trace, gradients or {})
+    tape.show_grad("text.features", dfeatures)
+    return _features_dx(base, dfeatures, batch, tape, gradients or {})
 
 
 def readout_dw(
-    base: Base, dlogits: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients
+    base: Base, dlogits: np.ndarray, batch: Batch, tape: Tape, gradients: Gradients
 ) -> None:
     """The gradients of what features are compared with: dtable = dlogitsᵀ features.
 
@@ -89,7 +89,7 @@ def readout_dw(
     """
     if base.config.head is None:
         dlogits = dlogits / TEMPERATURE
-    features, params = trace.kept["text.features"], base.params  # (N, C)
+    features, params = tape.saved["text.features"], base.params  # (N, C)
     if _are_vectors(batch.choices):
         if "choices" in gradients:
             add_gradient(gradients, "choices", dlogits.T @ features)
@@ -111,67 +111,67 @@ def choice_vectors(base: Base, choices: np.ndarray | None) -> np.ndarray:
     return table if choices is None else table[choices]
 
 
-def embeddings(hidden: np.ndarray, batch: Batch, trace: Trace) -> np.ndarray:
+def embeddings(hidden: np.ndarray, batch: Batch, tape: Tape) -> np.ndarray:
     """A text as one vector of length 1, in the direction of the mean of its real rows.
 
     hidden (B, T, C) -> (B, C)
     """
     pooled = ops.mean_pool(hidden, _real(batch, hidden.dtype))
     unit, length = ops.normalize(pooled)
-    trace.note("text.pooled", pooled)
-    trace.save("text.length", length)
+    tape.show("text.pooled", pooled)
+    tape.keep_for_backward("text.length", length)
     return unit
 
 
 def _features_dx(
-    base: Base, dfeatures: np.ndarray, batch: Batch, trace: Trace, gradients: Gradients
+    base: Base, dfeatures: np.ndarray, batch: Batch, tape: Tape, gradients: Gradients
 ) -> np.ndarray:
     """(N, C) -> (B, R, C)"""
-    features = trace.take("text.features")
+    features = tape.take("text.features")
     if base.config.head is None:
-        dpooled = ops.normalize_dx(dfeatures, features, trace.take("text.length"))
-        trace.note_grad("text.pooled", dpooled)
+        dpooled = ops.normalize_dx(dfeatures, features, tape.take("text.length"))
+        tape.show_grad("text.pooled", dpooled)
         return ops.mean_pool_dx(dpooled, _real(batch, dpooled.dtype))
     if base.config.head == "masked":
-        dfeatures = _masked_head_dx(base, dfeatures, trace, gradients)
+        dfeatures = _masked_head_dx(base, dfeatures, tape, gradients)
     dhidden = np.zeros((*batch.counted.shape, dfeatures.shape[1]), dfeatures.dtype)  # (B, R, C)
     dhidden[batch.counted] = dfeatures
     return dhidden
 
 
-def _masked_head(base: Base, rows: np.ndarray, trace: Trace) -> np.ndarray:
+def _masked_head(base: Base, rows: np.ndarray, tape: Tape) -> np.ndarray:
     """norm(activation(dense(rows))), as BERT was trained to guess a masked word. (N, C) -> same"""
     params = base.params
-    trace.save_input("head.dense", rows)
+    tape.keep_input("head.dense", rows)
     dense = ops.linear(rows, params["head.dense.weight"], params["head.dense.bias"])
-    trace.save("text.head.dense", dense)
-    active, sigma = ACTIVATIONS[base.config.activation][0](dense)
-    trace.save("text.head.sigma", sigma)
-    trace.note("text.head.active", active)
+    tape.keep_for_backward("text.head.dense", dense)
+    active, y_over_x = ACTIVATIONS[base.config.activation][0](dense)
+    tape.keep_for_backward("text.head.y_over_x", y_over_x)
+    tape.show("text.head.active", active)
     weights = (params["head.norm.gain"], params["head.norm.bias"])
     features, xhat, rstd = ops.layernorm(active, *weights, base.config.epsilon)
-    trace.save("text.head.norm.xhat", xhat)
-    trace.save("text.head.norm.rstd", rstd)
+    tape.keep_for_backward("text.head.norm.xhat", xhat)
+    tape.keep_for_backward("text.head.norm.rstd", rstd)
     return features
 
 
 def _masked_head_dx(
-    base: Base, dfeatures: np.ndarray, trace: Trace, gradients: Gradients
+    base: Base, dfeatures: np.ndarray, tape: Tape, gradients: Gradients
 ) -> np.ndarray:
     params = base.params
-    names = ("dense", "sigma", "norm.xhat", "norm.rstd")
-    dense, sigma, xhat, rstd = (trace.take(f"text.head.{name}") for name in names)
+    names = ("dense", "y_over_x", "norm.xhat", "norm.rstd")
+    dense, y_over_x, xhat, rstd = (tape.take(f"text.head.{name}") for name in names)
     dactive = ops.layernorm_dx(dfeatures, params["head.norm.gain"], xhat, rstd)
-    trace.note_grad("text.head.active", dactive)
-    ddense = ACTIVATIONS[base.config.activation][1](dactive, dense, sigma)
-    trace.note_grad("text.head.dense", ddense)
+    tape.show_grad("text.head.active", dactive)
+    ddense = ACTIVATIONS[base.config.activation][1](dactive, dense, y_over_x)
+    tape.show_grad("text.head.dense", ddense)
     if gradients:
         dgain, dbias = ops.layernorm_dw(dfeatures, xhat)
         add_gradient(gradients, "head.norm.gain", dgain)
         add_gradient(gradients, "head.norm.bias", dbias)
         add_gradient(gradients, "head.dense.bias", ops.linear_db(ddense))
     if "head.dense.weight" in gradients:
-        dweight = ops.linear_dw(ddense, trace.take_input("head.dense"))
+        dweight = ops.linear_dw(ddense, tape.take_input("head.dense"))
         add_gradient(gradients, "head.dense.weight", dweight)
     return ops.linear_dx(ddense, params["head.dense.weight"])
 

@@ -15,10 +15,10 @@ from minipt.errors import MiniptError
 from minipt.prompting.readout import embeddings
 from minipt.prompting.text import Batch, QuestionFormat, encode, tokens
 from minipt.transformer.base import Base
-from minipt.transformer.layer import Pass
+from minipt.transformer.layer import StepLayout
 from minipt.transformer.model import embed_tokens, forward
 from minipt.transformer.ragged import Stream
-from minipt.transformer.trace import Untraced
+from minipt.transformer.trace import ForwardOnly
 
 MASK = "[MASK]"
 
@@ -80,5 +80,5 @@ def _embed_one(base: Base, ids: np.ndarray) -> np.ndarray:
     read = np.arange(len(ids))[None]  # (1, R = T)
     x = embed_tokens(base, batch.ids, start=0)  # (1, T, C)
     text = Stream("text", x, read, lengths=batch.lengths)
-    hidden, _ = forward(Pass(base, [text], Untraced()))  # (1, T, C)
-    return embeddings(hidden, batch, Untraced())
+    hidden, _ = forward(StepLayout(base, text, ForwardOnly()))  # (1, T, C)
+    return embeddings(hidden, batch, ForwardOnly())

@@ -28,7 +28,7 @@ from minipt.prompting.wiring import Answer, logits_after, run_prompt, text_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Past
-from minipt.transformer.trace import Cache
+from minipt.transformer.trace import Tape
 
 WIDTH = 64  # M, of the network's inner rows
 
@@ -107,7 +107,7 @@ def start(base: Base, task: Task, chosen: Settings) -> Arrays:
 
 def prefix_step(base: Base, batch: Batch, prefix: Arrays) -> tuple[float, Arrays]:
     """The loss of a batch behind "keys" and "values" (L, Hkv, P, D), and their gradients."""
-    loss, dpast = text_step(base, batch, Cache(), as_past(prefix))
+    loss, dpast = text_step(base, batch, Tape(), as_past(prefix))
     return loss, _from_past(dpast)
 
 

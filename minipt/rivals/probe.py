@@ -25,7 +25,7 @@ from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, hidden_after
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
-from minipt.transformer.trace import Untraced
+from minipt.transformer.trace import ForwardOnly
 
 
 class ProbeLearner(Learner):
@@ -67,4 +67,4 @@ class ProbeLearner(Learner):
 
 def features(base: Base, batch: Batch) -> np.ndarray:
     """What the base's own answers are made from, without a prompt: a row a text. (B, C)"""
-    return read_features(base, hidden_after(base, batch, None), batch, Untraced())
+    return read_features(base, hidden_after(base, batch, None), batch, ForwardOnly())

@@ -19,7 +19,7 @@ from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after, text_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
-from minipt.transformer.trace import InputCache
+from minipt.transformer.trace import InputTape
 
 
 class WeightsLearner(Learner):
@@ -75,5 +75,5 @@ def weights_step(tuned: Base, batch: Batch, names: Iterable[str]) -> tuple[float
     A parameter that the answer does not depend on has none.
     """
     gradients = dict.fromkeys(names)
-    loss, _ = text_step(tuned, batch, InputCache(gradients), gradients=gradients)
+    loss, _ = text_step(tuned, batch, InputTape(gradients), gradients=gradients)
     return loss, {name: found for name, found in gradients.items() if found is not None}

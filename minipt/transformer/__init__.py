@@ -2,9 +2,9 @@
 
 In: rows of embeddings. Out: hidden states, and on the way back the gradients of the rows.
 
-    base       what a frozen base is made of
-    trace      the named record of a step, which is also the backward's memory
-    ragged     texts of different lengths as one matrix of rows
-    layer      the tools of one layer: its weights, its rows, its names in the trace
-    model      the layers themselves, forward and backward
+    base    what a frozen base is made of
+    ragged  texts of different lengths as one matrix of rows
+    trace   the record of a step, which is also what the backward pass reads
+    layer   the tools of a layer: its weights, its rows, its names in the trace
+    model   the layers themselves, forward and backward
 """

@@ -1,35 +1,87 @@
-"""The named record of every activation, and of its gradient under the same name.
+"""The record of a step: every array under a dotted name, and its gradient under the same name.
 
-In: arrays under dotted names, written by the model as it computes, such as
-`text.h3.attn.weights`: the stream, the layer, the part. Out: the same arrays, for the backward
-pass and for whoever wants to look. The trace *is* the backward's memory: what one sees in it are
-views of what the machine uses. Only texts of different lengths are shown padded where the machine
-has padding in attention alone: with zeros, and in attention with what a query of zeros reads, which
-means nothing. `layer.py` writes and reads it; the story continues in `base.py`.
+In: arrays, which the model writes as it computes, such as `text.h3.attn.weights`: the stream, the
+layer, the part. Out: the same arrays. A `Tape` keeps what the backward pass has still to read. A
+`Trace` is a tape that shows everything, for whoever wants to look. What one sees in a trace is what
+the backward pass reads, so a trace cannot differ from the computation.
+
+Texts of different lengths are computed without padding (`ragged.py`). A trace shows them with
+padding: rows of zeros, and in attention what a query of zeros reads, which means nothing.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 
 import numpy as np
 
+from minipt.transformer.ragged import RowSet
+
 WITHOUT_GRADIENT = (
-    "it was needed for none of its rows, or only for some, or it is an op's helper, such as rstd, "
-    "which the op's backward differentiates through in one formula"
+    "none of its rows, or only some of them, needed one, or the array is an op's helper such as "
+    "rstd, which the op's backward differentiates through in one formula"
 )
 
-# Gradients by name. As a wish its keys name what is wanted, each with None until it is filled.
+# Gradients by name. A caller asks for some by their names, each with None until it is filled.
 Gradients = dict[str, np.ndarray | None]
 
-# From a name and an array to the parts that a reader knows, each under its full name.
-Split = Callable[[str, np.ndarray], Iterable[tuple[str, np.ndarray]]]
+
+class Tape:
+    """Keeps what the backward pass needs until it has read it, and nothing else: for training."""
+
+    def __init__(self) -> None:
+        self.saved: dict[str, np.ndarray] = {}
+        self.inputs: dict[str, np.ndarray] = {}  # of linear maps, for the gradients of weights
+
+    def keep_for_backward(self, name: str, array: np.ndarray, rows: RowSet | None = None) -> None:
+        """Keep an activation for the backward pass, and show it."""
+        self.saved[name] = array
+        self.show(name, array, rows)
+
+    def take(self, name: str) -> np.ndarray:
+        """What was kept under this name; the backward pass reads it once."""
+        return self.saved.pop(name)
+
+    def show(self, name: str, array: np.ndarray, rows: RowSet | None = None) -> None:
+        """An activation for whoever looks. rows: what a matrix (N, E) holds, to show it padded."""
+
+    def show_grad(self, name: str, gradient: np.ndarray, rows: RowSet | None = None) -> None:
+        """The gradient of what was shown under this name, of all its rows."""
+
+    def clear(self) -> None:
+        """Forget everything: a tape holds one step."""
+        self.saved.clear()
+        self.inputs.clear()
+
+    def keep_input(self, name: str, x: np.ndarray) -> None:
+        """What goes into the linear map of this name: only the gradient of its weight needs it."""
+
+    def take_input(self, name: str) -> np.ndarray:
+        """What `keep_input` kept under this name; the backward pass reads it once."""
+        return self.inputs.pop(name)
 
 
-def whole(name: str, array: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
-    """The `Split` of an array that has one part, itself."""
-    yield name, array
+class InputTape(Tape):
+    """A tape for training weights: it keeps the inputs of the linear maps that learn.
+
+    trained: names of parameters, such as "h3.mlp.up.weight".
+    """
+
+    def __init__(self, trained: Collection[str]) -> None:
+        super().__init__()
+        self.trained = trained
+
+    def keep_input(self, name: str, x: np.ndarray) -> None:
+        if f"{name}.weight" in self.trained:
+            self.inputs[name] = x
 
 
-class Trace:
+class ForwardOnly(Tape):
+    """Keeps nothing: for a forward pass that no backward pass follows."""
+
+    def keep_for_backward(self, name: str, array: np.ndarray, rows: RowSet | None = None) -> None:
+        pass
+
+
+class Trace(Tape):
     """Keeps every activation and every gradient of a step, in the order of computation.
 
     >>> trace = Trace()
@@ -39,10 +91,9 @@ class Trace:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.activations: dict[str, np.ndarray] = {}
         self.gradients: dict[str, np.ndarray] = {}
-        self.kept: dict[str, np.ndarray] = {}  # what the backward has still to read
-        self.inputs: dict[str, np.ndarray] = {}  # of linear maps, for the gradients of weights
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.activations[name]
@@ -53,7 +104,7 @@ class Trace:
     def grad(self, name: str) -> np.ndarray:
         """The gradient of the loss with respect to an activation, of the activation's shape.
 
-        KeyError, with the reason, where none was computed.
+        Raises KeyError, with the reason, where none was computed.
         """
         if name in self.activations and name not in self.gradients:
             raise KeyError(f"{name} has no gradient: {WITHOUT_GRADIENT}")
@@ -62,8 +113,8 @@ class Trace:
     def table(self) -> list[dict]:
         """One row an activation, in order: name, shape, mean size, mean size of the gradient.
 
-        The mean size is the mean of the absolute values (masked scores, -inf, left out; rows of
-        padding count); the gradient's is None where none was computed.
+        The mean size is the mean of the absolute values. It leaves out masked scores (-inf) and
+        counts the rows of padding. A gradient that was not computed has the size None.
         """
         return [
             {
@@ -78,75 +129,28 @@ class Trace:
         ]
 
     def clear(self) -> None:
-        """Forget everything: a trace holds one step."""
-        for record in (self.activations, self.gradients, self.kept, self.inputs):
-            record.clear()
+        super().clear()
+        self.activations.clear()
+        self.gradients.clear()
 
-    def save(self, name: str, activation: np.ndarray, split: Split = whole) -> None:
-        """Keep an activation for the backward pass, and note it."""
-        self.kept[name] = activation
-        self.note(name, activation, split)
+    def show(self, name: str, array: np.ndarray, rows: RowSet | None = None) -> None:
+        self.activations[name] = array if rows is None else rows.pad(array)
 
-    def note(self, name: str, activation: np.ndarray, split: Split = whole) -> None:
-        """Write an activation for a reader of the trace: its parts under their names."""
-        self.activations.update(split(name, activation))
+    def show_grad(self, name: str, gradient: np.ndarray, rows: RowSet | None = None) -> None:
+        """Raises ValueError for a gradient of another shape than its activation's."""
+        gradient = gradient if rows is None else rows.pad(gradient)
+        if gradient.shape != self.activations[name].shape:
+            raise ValueError(
+                f"{name} has shape {self.activations[name].shape}, its gradient {gradient.shape}"
+            )
+        self.gradients[name] = gradient
 
-    def take(self, name: str) -> np.ndarray:
-        """What `save` kept under this name, read by the backward pass for the last time."""
-        return self.kept.pop(name)
-
-    def note_grad(self, name: str, gradient: np.ndarray, split: Split = whole) -> None:
-        """Write a gradient under its activation's name; one of only some rows is left out."""
-        for part, array in split(name, gradient):
-            if array.shape == self.activations[part].shape:
-                self.gradients[part] = array
-
-    def save_input(self, name: str, x: np.ndarray) -> None:
-        """Keep what went into the linear map of this name: its weights' gradient needs it."""
+    def keep_input(self, name: str, x: np.ndarray) -> None:
         self.inputs[name] = x
-
-    def take_input(self, name: str) -> np.ndarray:
-        """What `save_input` kept under this name, read for the last time."""
-        return self.inputs.pop(name)
-
-
-class Cache(Trace):
-    """Keeps only what the backward pass needs, and only until it has read it: for training."""
-
-    def note(self, name: str, activation: np.ndarray, split: Split = whole) -> None:
-        pass
-
-    def note_grad(self, name: str, gradient: np.ndarray, split: Split = whole) -> None:
-        pass
-
-    def save_input(self, name: str, x: np.ndarray) -> None:
-        pass
-
-
-class InputCache(Cache):
-    """A `Cache` that keeps the inputs of some linear maps too: for training their weights.
-
-    trained: names of parameters, such as "h3.mlp.up.weight".
-    """
-
-    def __init__(self, trained: Collection[str]) -> None:
-        super().__init__()
-        self.trained = trained
-
-    def save_input(self, name: str, x: np.ndarray) -> None:
-        if f"{name}.weight" in self.trained:
-            self.inputs[name] = x
-
-
-class Untraced(Cache):
-    """Keeps nothing: for a forward pass that no backward follows."""
-
-    def save(self, name: str, activation: np.ndarray, split: Split = whole) -> None:
-        pass
 
 
 def add_gradient(gradients: Gradients, name: str, gradient: np.ndarray) -> None:
-    """Add to what is wanted under this name; what is not wanted is left alone."""
+    """Add to the gradient of this name if the caller asked for it."""
     if name in gradients:
         before = gradients[name]
         gradients[name] = gradient if before is None else before + gradient

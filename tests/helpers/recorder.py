@@ -153,7 +153,7 @@ def as_in_minipt(
 
 
 def inside_ops(model: PreTrainedModel, activations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What minipt keeps for its backward and transformers has inside its ops: xhat, rstd, sigma."""
+    """What minipt keeps for its backward and transformers has inside its ops: xhat, rstd, y / x."""
     family, layers = model.config.model_type, model.config.num_hidden_layers
     found = {}
     for norm, name in norm_inputs(family, layers, activations).items():
@@ -166,7 +166,7 @@ def inside_ops(model: PreTrainedModel, activations: dict[str, np.ndarray]) -> di
         bent = {"llama": f"{name}.gate"}.get(family, f"{name}.up")
         bent = "head.dense" if name == "head" else bent
         if bent in activations:
-            found[f"{name}.sigma"] = SIGMA[family](torch.tensor(activations[bent])).numpy()
+            found[f"{name}.y_over_x"] = SIGMA[family](torch.tensor(activations[bent])).numpy()
     if "pooled" in activations:
         found["length"] = np.linalg.norm(activations["pooled"], axis=-1, keepdims=True)
     return found

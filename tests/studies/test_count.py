@@ -22,7 +22,7 @@ from minipt.rivals.lora import ADAPTED
 from minipt.studies.count import Step, activations, answering_work, count
 from minipt.tasks.datasets import load_task
 from minipt.transformer.base import Base
-from minipt.transformer.trace import Cache, InputCache
+from minipt.transformer.trace import InputTape, Tape
 
 FAMILIES = {
     "gpt2": {},
@@ -92,17 +92,17 @@ class Fullest:
 
     def take(self, name):
         if self.most is None:
-            arrays = (*self.kept.values(), *self.inputs.values())
+            arrays = (*self.saved.values(), *self.inputs.values())
             roots = {id(root): root for root in map(root_of, arrays)}
             self.most = sum(root.size for root in roots.values())
         return super().take(name)
 
 
-class FullestCache(Fullest, Cache):
+class FullestTape(Fullest, Tape):
     pass
 
 
-class FullestInputs(Fullest, InputCache):
+class FullestInputs(Fullest, InputTape):
     pass
 
 
@@ -187,7 +187,7 @@ def test_every_number_that_is_kept_is_counted(family, sizes, way):
     skip_what_is_not(family, way, sizes)
     base, step, batch = case(family, sizes)
     if way in ("shared", "concatenated"):
-        trace = FullestCache()
+        trace = FullestTape()
         loss_and_gradient(base, random_prompt(base, step.P), batch, trace, way)
     else:
         names = [name for name in base.params if way == "full" or name.endswith(ADAPTED)]

@@ -10,7 +10,7 @@ from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import logits, loss_and_gradient
 from minipt.transformer.base import Base, parameter_shapes
-from minipt.transformer.trace import Cache, Trace
+from minipt.transformer.trace import Tape, Trace
 
 KINDS = {
     "masked": BERT,
@@ -120,12 +120,12 @@ def test_every_parameter_changes_the_answer(base):
 def test_the_trace(base, dtype):
     """Gradients have their activations' shapes, all is of one type, a cache gives the same bits."""
     base, prompt, batch = step_of(base.astype(dtype))
-    trace, cache = Trace(), Cache()
+    trace, cache = Trace(), Tape()
     loss, gradient = loss_and_gradient(base, prompt, batch, trace)
     cached_loss, cached_gradient = loss_and_gradient(base, prompt, batch, cache)
     assert loss == cached_loss
     np.testing.assert_array_equal(gradient, cached_gradient)
-    assert cache.kept == cache.activations == {}
+    assert cache.saved == cache.inputs == {}
     for name, array in trace.gradients.items():
         assert array.shape == trace[name].shape, name
     everything = [*trace.activations.values(), *trace.gradients.values(), gradient]

@@ -4,7 +4,6 @@ import gc
 import weakref
 from copy import deepcopy
 from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from minipt.prompting.wiring import (
 from minipt.transformer import layer, model
 from minipt.transformer.base import Base, parameter_shapes
 from minipt.transformer.layer import causal_mask, padding_mask
-from minipt.transformer.trace import Cache, InputCache, Trace
+from minipt.transformer.trace import InputTape, Tape, Trace
 
 SIZES = [
     {"layers": 1, "channels": 3, "heads": 1},
@@ -296,13 +295,18 @@ def test_the_shared_prompt_is_a_batch_of_one():
 
 
 # The rows of each `linear_dx` of a step, in order, where three texts of 5, 4 and 3 tokens stand
-# behind P = 2, in two layers: down, up, out, key, value, query. Padding is no row. Layer 0 stops at
-# the rows that hold the prompt: 6 in the concatenated wiring, 2 in the shared one.
+# behind P = 2, in two layers: down, up, out, key, value, query. Padding is no row. In the shared
+# wiring the texts go back first, and stop at layer 0's scores; of the prompt nothing is read out.
+# In the concatenated one layer 0 stops at the 6 rows that hold the prompt.
 ROWS = {
-    ("gpt2", "shared"): [3, 3, 3, 14, 14, 3, 14, 14, 14, 2, 2, 2],
+    ("gpt2", "shared"): [3, 3, 3, 12, 12, 3, 12, 12, 12, *[0] * 6, 2, 2, 0, 2, 2, 2, 2, 2, 2],
     ("gpt2", "concatenated"): [3, 3, 3, 18, 18, 3, 18, 18, 18, 6, 6, 6],
     # With a gate: down, gate, up, out, key, value, query.
-    ("llama", "shared"): [3, 3, 3, 3, 14, 14, 3, 14, 14, 14, 14, 2, 2, 2],
+    ("llama", "shared"): [
+        *[3, 3, 3, 3, 12, 12, 3, 12, 12, 12, 12],
+        *[0] * 7,
+        *[2, 2, 0, 2, 2, 2, 2, 2, 2, 2],
+    ],
     ("llama", "concatenated"): [3, 3, 3, 3, 18, 18, 3, 18, 18, 18, 18, 6, 6, 6],
     # First the masked-word head.
     ("bert", "concatenated"): [3, 3, 3, 3, 18, 18, 3, 18, 18, 18, 6, 6, 6],
@@ -356,7 +360,7 @@ def test_a_step_leaves_nothing_that_only_a_collector_finds(family, wiring):
     gc.disable()
     try:
         loss_and_gradient(*step, wiring=wiring)
-        text_step(step[0], step[2], InputCache(gradients), gradients=gradients)
+        text_step(step[0], step[2], InputTape(gradients), gradients=gradients)
         logits(step[0], step[2], step[1])
         assert gc.collect() == 0
     finally:
@@ -405,8 +409,8 @@ def test_no_array_of_float64_is_made_in_a_float32_step(family, wiring, monkeypat
 NORM = {at: [f"{at}.xhat", f"{at}.rstd", at] for at in ("ln1", "ln2", "final", "embedding.norm")}
 OF_ATTENTION = [f"attn.{x}" for x in ("key", "value", "query", "scores", "weights", "context")]
 ATTENTION = [*OF_ATTENTION, "attn.out", "middle"]
-MLP = ["mlp.up", "mlp.sigma", "mlp.active", "mlp.down", "out"]
-GATED_MLP = ["mlp.gate", "mlp.sigma", "mlp.up", "mlp.active", "mlp.product", "mlp.down", "out"]
+MLP = ["mlp.up", "mlp.y_over_x", "mlp.active", "mlp.down", "out"]
+GATED_MLP = ["mlp.gate", "mlp.y_over_x", "mlp.up", "mlp.active", "mlp.product", "mlp.down", "out"]
 LAYER = {
     "gpt2": [*NORM["ln1"], *ATTENTION, *NORM["ln2"], *MLP],
     "llama": [*NORM["ln1"], *ATTENTION, *NORM["ln2"], *GATED_MLP],
@@ -417,25 +421,18 @@ BEFORE = {"gpt2": [], "llama": [], "bert": NORM["embedding.norm"]}
 BEFORE["encoder"] = BEFORE["bert"]
 AFTER = {"gpt2": NORM["final"], "llama": NORM["final"], "bert": [], "encoder": []}
 HEAD = {"gpt2": [], "llama": [], "encoder": ["text.pooled", "text.length"]}
-HEAD["bert"] = [f"text.head.{part}" for part in ("dense", "sigma", "active")]
+HEAD["bert"] = [f"text.head.{part}" for part in ("dense", "y_over_x", "active")]
 HEAD["bert"] += ["text.head.norm.xhat", "text.head.norm.rstd"]
-KEPT_FOR_BACKWARD = ("xhat", "rstd", "sigma", "length")
+KEPT_FOR_BACKWARD = ("xhat", "rstd", "y_over_x", "length")
 
 
 def expected_names(family: str, wiring: str) -> list[str]:
-    """Row by row, prompt and text go together; attention takes one after the other."""
+    """The prompt goes through all layers, and after it the text."""
     layers = [f"h{i}.{part}" for i in range(3) for part in LAYER[family]]
     parts = [*BEFORE[family], *layers, *AFTER[family]]
-    names = ["prompt.vectors", "text.embedding"]
-    streams = ("prompt", "text") if wiring == "shared" else ("text",)
-
-    def step(part: str) -> str:
-        return part.partition(".")[0] if part.endswith(tuple(OF_ATTENTION)) else part
-
-    for _, group in groupby(parts, step):
-        at_once = list(group)
-        names += [f"{stream}.{part}" for stream in streams for part in at_once]
-    names += HEAD[family]
+    prompt = [f"prompt.{part}" for part in parts] if wiring == "shared" else []
+    text = [f"text.{part}" for part in parts]
+    names = ["prompt.vectors", *prompt, "text.embedding", *text, *HEAD[family]]
     return [*names, "text.features", "text.logits", "text.probabilities", "text.loss"]
 
 
@@ -506,26 +503,28 @@ def test_the_trace_is_not_overwritten_by_what_follows(family, wiring):
 @every_wiring
 def test_a_cache_gives_the_same_bits_and_is_empty_at_the_end(sizes, wiring):
     step = make(sizes, TEXTS[1][0], 3, np.float32)
-    cache = Cache()
+    cache = Tape()
     loss, gradient = loss_and_gradient(*step, cache, wiring)
     traced_loss, traced_gradient = loss_and_gradient(*step, Trace(), wiring)
     default_loss, default_gradient = loss_and_gradient(*step, wiring=wiring)
     assert loss == traced_loss == default_loss
     np.testing.assert_array_equal(gradient, traced_gradient)
     np.testing.assert_array_equal(gradient, default_gradient)
-    assert cache.activations == cache.gradients == cache.kept == cache.inputs == {}
+    assert cache.saved == cache.inputs == {}
 
 
 @every_wiring
 def test_what_the_backward_has_read_is_freed(wiring):
-    class Watched(Cache):
+    """Of the texts; a shared prompt's keys and values are few, and live as long as the step."""
+
+    class Watched(Tape):
         def __init__(self) -> None:
             super().__init__()
             self.taken, self.alive = {}, []
 
         def take(self, name: str) -> np.ndarray:
-            if name.startswith("h0."):
-                above = [name for name in self.taken if ".h1." in name]
+            if ".h0." in name:
+                above = [name for name in self.taken if name.startswith("text.h1.")]
                 self.alive += [name for name in above if self.taken[name]() is not None]
             array = super().take(name)
             memory = array if array.base is None else array.base
@@ -534,21 +533,21 @@ def test_what_the_backward_has_read_is_freed(wiring):
 
     cache = Watched()
     loss_and_gradient(*make(SIZES[1], TEXTS[1][0], 3), cache, wiring)
-    assert {"text.h1.attn.key", "h0.ln1.xhat"} <= cache.taken.keys()
+    assert {"text.h1.attn.key", "text.h0.ln1.xhat"} <= cache.taken.keys()
     assert not cache.alive
 
 
 def test_training_without_a_trace_keeps_a_cache_only(monkeypatch):
     made = []
 
-    class Watched(Cache):
+    class Watched(Tape):
         def __init__(self) -> None:
             super().__init__()
             made.append(self)
 
-    monkeypatch.setattr(wiring_module, "Cache", Watched)
+    monkeypatch.setattr(wiring_module, "Tape", Watched)
     loss_and_gradient(*make(SIZES[1], TEXTS[1][0], 2))
-    assert [cache.activations for cache in made] == [{}]
+    assert [vars(cache) for cache in made] == [{"saved": {}, "inputs": {}}]
 
 
 def test_the_traces_prompt_gradient_is_the_one_returned():
