@@ -78,7 +78,7 @@ class StepLayout:
         if config.positions == "learned":
             return None
         positions = length_of(self.past) + self.all_rows.rows  # (B, T)
-        angles = ops.rotary_turns(
+        angles = ops.rotary_angles(
             self.all_rows.pack(positions[:, :, None])[:, 0],
             config.channels // config.heads,
             config.rotary_base,

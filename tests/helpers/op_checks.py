@@ -17,7 +17,7 @@ TOLERANCE = 1e-7
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes and a seed: B texts, T tokens, P past, R rows that ask, H heads of D channels.
+    """Sizes and a seed: B texts, T tokens, P past, R query rows, H heads of D channels.
 
     G: how many query heads share each of the H key and value heads.
     """
@@ -41,8 +41,8 @@ class Case:
         return self.H * self.D
 
     @property
-    def first(self) -> int:
-        """The rows whose gradient is wanted, never more than there are tokens."""
+    def leading(self) -> int:
+        """The leading rows that get a gradient, never more than there are tokens."""
         return min(self.rows, self.T)
 
 
@@ -190,8 +190,8 @@ def _activation_dx(forward: Callable, backward: Callable, case: Case) -> float:
     draw = case.draw()
     x, dy = draw.normal(case.B, case.T, case.C), draw.normal(case.B, case.T, case.C)
     x = frozen(3.0 * x)
-    _, kept = map(frozen, forward(x))
-    return check_gradient(lambda x: (dy * forward(x)[0]).sum(), x, backward(dy, x, kept))
+    _, y_over_x = map(frozen, forward(x))
+    return check_gradient(lambda x: (dy * forward(x)[0]).sum(), x, backward(dy, x, y_over_x))
 
 
 def gelu_dx(case: Case) -> float:
@@ -209,9 +209,9 @@ def silu_dx(case: Case) -> float:
 def rotary_dx(case: Case) -> float:
     draw, shape = case.draw(), (case.B, case.H, case.T, 2 * case.D)
     x, dy, positions = draw.normal(*shape), draw.normal(*shape), draw.normal(case.T)
-    turns = tuple(map(frozen, ops.rotary_turns(positions, 2 * case.D, 10.0, np.float64)))
-    dx = ops.rotary_dx(dy, *turns)
-    return check_gradient(lambda x: (dy * ops.rotary(x, *turns)).sum(), x, dx)
+    angles = tuple(map(frozen, ops.rotary_angles(positions, 2 * case.D, 10.0, np.float64)))
+    dx = ops.rotary_dx(dy, *angles)
+    return check_gradient(lambda x: (dy * ops.rotary(x, *angles)).sum(), x, dx)
 
 
 def softmax_dx(case: Case) -> float:
@@ -242,20 +242,20 @@ def attention_dscores(case: Case) -> float:
 
 
 def attention_dx(case: Case) -> float:
-    """The first rows only: what they are added to stays as it is."""
+    """The leading rows only; the rows below them stay as they are."""
     at = Attention.of(case, case.draw())
     weights, _, dscores = at.backward()
     factors = (at.dcontext, dscores, at.query, at.key, at.past_key, weights)
-    gradients = ops.attention_dx(*factors, case.first)
+    gradients = ops.attention_dx(*factors, case.leading)
     worst = 0.0
     for name, gradient in zip(("query", "key", "value"), gradients, strict=True):
         whole = getattr(at, name)
 
-        def loss(first: np.ndarray, name: str = name, whole: np.ndarray = whole) -> float:
-            rest = whole[:, :, first.shape[2] :]
-            return at.loss(**{name: np.concatenate([first, rest], 2)})
+        def loss(leading: np.ndarray, name: str = name, whole: np.ndarray = whole) -> float:
+            rest = whole[:, :, leading.shape[2] :]
+            return at.loss(**{name: np.concatenate([leading, rest], 2)})
 
-        worst = max(worst, check_gradient(loss, whole[:, :, : case.first], gradient))
+        worst = max(worst, check_gradient(loss, whole[:, :, : case.leading], gradient))
     return worst
 
 
@@ -350,7 +350,7 @@ def outputs(case: Case, dtype: type) -> dict[str, tuple[np.ndarray, ...]]:
     ids, at = draw.below(case.C, case.B, case.T), Attention.of(case, draw)
     rows, drows, targets = x[:, 0], dy[:, 0], ids[:, 0]
     y, xhat, rstd = ops.layernorm(x, bias, bias, 1e-5)
-    turns = ops.rotary_turns(np.arange(case.T), 2 * case.D, 10.0, dtype)
+    angles = ops.rotary_angles(np.arange(case.T), 2 * case.D, 10.0, dtype)
     heads, dheads = (draw.normal(case.B, case.H, case.T, 2 * case.D) for _ in range(2))
     real, unit = draw.real(case.B, case.T), ops.normalize(rows)
     weights, dweights, dscores = at.backward()
@@ -375,14 +375,14 @@ def outputs(case: Case, dtype: type) -> dict[str, tuple[np.ndarray, ...]]:
         "gelu_erf_dx": ops.gelu_erf_dx(dy, x, ops.gelu_erf(x)[1]),
         "silu": ops.silu(x),
         "silu_dx": ops.silu_dx(dy, x, ops.silu(x)[1]),
-        "rotary_turns": turns,
-        "rotary": ops.rotary(heads, *turns),
-        "rotary_dx": ops.rotary_dx(dheads, *turns),
+        "rotary_angles": angles,
+        "rotary": ops.rotary(heads, *angles),
+        "rotary_dx": ops.rotary_dx(dheads, *angles),
         "softmax": ops.softmax(x),
         "softmax_dx": ops.softmax_dx(dy, x),
         "attention": at.forward(),
         "attention_dscores": (dweights, dscores),
-        "attention_dx": ops.attention_dx(*factors, at.key, at.past_key, weights, case.first),
+        "attention_dx": ops.attention_dx(*factors, at.key, at.past_key, weights, case.leading),
         "attention_dpast": ops.attention_dpast(*factors, weights, at.past_key),
         "cross_entropy": (losses, probabilities),
         "cross_entropy_dx": ops.cross_entropy_dx(drows[:, 0], probabilities, targets),

@@ -18,7 +18,7 @@ from helpers.op_checks import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minipt.maths import ops
+from minipt.maths import normal, ops
 from minipt.transformer import model
 
 cases = st.builds(
@@ -36,7 +36,7 @@ cases = st.builds(
 )
 SMALLEST = Case(B=1, T=1, P=0, R=1, H=1, G=1, D=1, rows=1)
 ONE_OF_EACH = Case(B=1, T=1, P=1, R=1, H=1, G=1, D=1, rows=1)
-NOTHING_ASKED = Case(B=1, T=2, P=1, R=0, H=1, G=1, D=2, rows=0)
+NO_QUERY_ROWS = Case(B=1, T=2, P=1, R=0, H=1, G=1, D=2, rows=0)
 
 
 def random(*shape: int, scale: float = 1.0) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_every_backward_op_has_a_check():
 @given(case=cases)
 @example(case=SMALLEST)
 @example(case=ONE_OF_EACH)
-@example(case=NOTHING_ASKED)
+@example(case=NO_QUERY_ROWS)
 @example(case=Case())
 def test_backward_agrees_with_central_differences(name: str, case: Case):
     assert_right(name, case)
@@ -71,8 +71,9 @@ def test_the_float_type_that_goes_in_comes_out(case: Case, dtype: type):
 
 def test_the_constants_are_pythons_numbers():
     """A NumPy scalar is a float64: the work on float32 would silently be done in it."""
-    constants = {name: value for name, value in vars(ops).items() if name.isupper()}
-    assert {"GELU_LINEAR", "GELU_CUBIC"} <= constants.keys()
+    names = vars(ops) | vars(normal)
+    constants = {name: value for name, value in names.items() if name.isupper()}
+    assert {"GELU_LINEAR", "GELU_CUBIC", "NORMAL_PEAK", "TABLE_END"} <= constants.keys()
     assert {type(value) for value in constants.values()} == {float, int}
 
 
@@ -136,9 +137,9 @@ def test_layernorm_of_equal_numbers_is_its_bias():
 
 def test_gelu_is_the_tanh_formula():
     x = np.linspace(-8.0, 8.0, 2001)
-    y, sigma = ops.gelu(x)
+    y, y_over_x = ops.gelu(x)
     half = 0.5 * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
-    np.testing.assert_allclose(sigma, half, rtol=1e-10, atol=1e-15)
+    np.testing.assert_allclose(y_over_x, half, rtol=1e-10, atol=1e-15)
     np.testing.assert_allclose(y, x * half, rtol=1e-10, atol=1e-15)
 
 
@@ -151,9 +152,9 @@ def test_activations_far_out_are_x_or_nothing(activation: Callable, dtype: type)
 
 def test_gelu_by_erf_is_x_times_the_normal_distribution():
     x = np.linspace(-12.0, 12.0, 20_001)
-    y, phi = ops.gelu_erf(x)
+    y, y_over_x = ops.gelu_erf(x)
     expected = np.array([0.5 * math.erfc(-one / 2.0**0.5) for one in x])
-    np.testing.assert_allclose(phi, expected, rtol=0, atol=2e-13)
+    np.testing.assert_allclose(y_over_x, expected, rtol=0, atol=2e-13)
     np.testing.assert_allclose(y, x * expected, rtol=0, atol=2e-13)
     assert np.isnan(ops.gelu_erf(np.array([np.nan]))[0]).all()
 
@@ -161,17 +162,17 @@ def test_gelu_by_erf_is_x_times_the_normal_distribution():
 def test_gelu_by_erf_keeps_the_precision_of_float32():
     """Just below 1 its numbers lie 6e-8 apart."""
     x = np.linspace(-10.0, 10.0, 20_001).astype(np.float32)
-    y, phi = ops.gelu_erf(x)
+    y, y_over_x = ops.gelu_erf(x)
     expected = np.array([0.5 * math.erfc(-one / 2.0**0.5) for one in x.tolist()])
-    np.testing.assert_allclose(phi, expected, rtol=0, atol=1.2e-7)
+    np.testing.assert_allclose(y_over_x, expected, rtol=0, atol=1.2e-7)
     np.testing.assert_allclose(y, x * expected, rtol=1.2e-7, atol=1.2e-7)
 
 
 def test_silu_is_x_times_the_logistic_function():
     x = np.linspace(-30.0, 30.0, 2001)
-    y, sigma = ops.silu(x)
+    y, y_over_x = ops.silu(x)
     expected = 0.5 * (1.0 + np.tanh(0.5 * x))
-    np.testing.assert_allclose(sigma, expected, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(y_over_x, expected, rtol=0, atol=1e-15)
     np.testing.assert_allclose(y, x * expected, rtol=0, atol=1e-14)
 
 
@@ -183,8 +184,8 @@ def test_rmsnorm_divides_by_the_root_mean_square():
     np.testing.assert_allclose(y, gain * xhat, rtol=1e-14)
 
 
-def test_rotary_turns_each_pair_at_its_own_pace():
-    cos, sin = ops.rotary_turns(np.arange(7), 8, 10_000.0, np.float64)  # (T, D)
+def test_rotary_rotates_each_pair_at_its_own_pace():
+    cos, sin = ops.rotary_angles(np.arange(7), 8, 10_000.0, np.float64)  # (T, D)
     angles = np.arange(7)[:, None] * np.array([1.0, 0.1, 0.01, 0.001])
     np.testing.assert_allclose(cos, np.cos(np.tile(angles, 2)), rtol=1e-13)
     np.testing.assert_allclose(sin, np.sin(np.hstack([-angles, angles])), rtol=1e-13)
@@ -197,24 +198,24 @@ def test_rotary_turns_each_pair_at_its_own_pace():
     np.testing.assert_allclose(ops.rotary_dx(y, cos, sin), x, rtol=1e-12, atol=1e-14)
 
 
-def test_late_positions_are_turned_as_precisely_as_early_ones():
+def test_late_positions_are_rotated_as_precisely_as_early_ones():
     """In float32 the last angle would be wrong by 4e-3: only its cosine and sine are rounded."""
     late = np.array([8191, 131_071])
     for narrow, wide in zip(
-        ops.rotary_turns(late, 64, 10_000.0, np.float32),
-        ops.rotary_turns(late, 64, 10_000.0, np.float64),
+        ops.rotary_angles(late, 64, 10_000.0, np.float32),
+        ops.rotary_angles(late, 64, 10_000.0, np.float64),
         strict=True,
     ):
         np.testing.assert_array_equal(narrow, wide.astype(np.float32))
 
 
-def test_a_turned_product_depends_on_the_distance_only():
+def test_a_rotated_product_depends_on_the_distance_only():
     query, key = random(2, 6)
-    turned = [
-        [ops.rotary(x[None], *ops.rotary_turns(at, 6, 100.0, np.float64))[0] for at in positions]
+    rotated = [
+        [ops.rotary(x[None], *ops.rotary_angles(at, 6, 100.0, np.float64))[0] for at in positions]
         for x, positions in ((query, np.arange(5)[:, None]), (key, np.arange(5)[:, None] + 3))
     ]
-    products = np.vecdot(*turned)  # five places, always three rows apart
+    products = np.vecdot(*rotated)  # five places, always three rows apart
     np.testing.assert_allclose(products, products[0], rtol=1e-12)
     assert abs(products[0] - query @ key) > 0.1
 
@@ -271,8 +272,8 @@ def test_extreme_inputs_give_finite_gradients_and_no_warning(dtype: type):
     x = np.array([[-1e4, -50.0, 0.0, 50.0, 1e4]], dtype)
     one = np.ones(5, dtype)
     for forward, backward in model.ACTIVATIONS.values():
-        _, kept = forward(x)
-        np.testing.assert_allclose(backward(one, x, kept), [[0, 0, 0.5, 1, 1]], atol=1e-6)
+        _, y_over_x = forward(x)
+        np.testing.assert_allclose(backward(one, x, y_over_x), [[0, 0, 0.5, 1, 1]], atol=1e-6)
     for rows in (x, np.zeros_like(x), 1e-20 * x):
         for forward, backward, weights in (
             (ops.layernorm, ops.layernorm_dx, (one, one)),
@@ -298,7 +299,7 @@ def naive_attention(at: Attention) -> tuple[np.ndarray, np.ndarray]:
 
 @given(case=cases)
 @example(case=SMALLEST)
-@example(case=NOTHING_ASKED)
+@example(case=NO_QUERY_ROWS)
 @settings(max_examples=40)
 def test_attention_with_a_past_is_attention_over_joined_keys(case: Case):
     at = Attention.of(case, case.draw())
@@ -311,7 +312,7 @@ def test_attention_with_a_past_is_attention_over_joined_keys(case: Case):
     np.testing.assert_array_equal(weights[..., case.P :][hidden], 0.0)
 
 
-def test_gradients_of_fewer_rows_are_the_first_of_all():
+def test_gradients_of_fewer_rows_are_the_leading_ones_of_all():
     at = Attention.of(Case(T=4, R=4), Case().draw())
     weights, _, dscores = at.backward()
     factors = (at.dcontext, dscores, at.query, at.key, at.past_key, weights)
