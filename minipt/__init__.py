@@ -25,8 +25,8 @@ from minipt.learning.tune import tune
 from minipt.loading.load import load_base
 from minipt.maths.gradcheck import check_gradient, compare
 from minipt.prompting.generate import generate
-from minipt.prompting.peft_adapter import from_peft
-from minipt.prompting.prompt import SoftPrompt, init_prompt, load_prompt
+from minipt.prompting.prompt import SoftPrompt, from_peft, load_prompt
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import logits, loss_and_gradient
 from minipt.tasks.datasets import load_task

@@ -37,7 +37,8 @@ from minipt.learning.tune import Run, defaults_for, tune
 from minipt.loading.load import NAMES, load_base
 from minipt.loading.named_bases import describe_bases
 from minipt.prompting.generate import LIMIT, generate
-from minipt.prompting.prompt import METHODS, SoftPrompt, init_prompt, load_prompt
+from minipt.prompting.prompt import SoftPrompt, load_prompt
+from minipt.prompting.starts import STARTS, init_prompt
 from minipt.results.plot import draw_curves
 from minipt.results.report import Score, align, compare_with_rivals, introduce, make_record, tell
 from minipt.results.store import (
@@ -154,7 +155,7 @@ def _add_tune(commands) -> None:
     about = f"The defaults are for the tiny base; {' and '.join(STRONGER_BASES)} have their own."
     setting = partial(_add_setting, parser.add_argument_group("learning", about).add_argument)
     setting("--length", "length", int, "number of prompt vectors")
-    setting("--init", "method", str, f"how they begin: {', '.join(METHODS)}")
+    setting("--init", "method", str, f"how they begin: {', '.join(STARTS)}")
     setting(
         "--init-text",
         "text",

@@ -19,7 +19,8 @@ from minipt.errors import MiniptError
 from minipt.learning.loop import Settings
 from minipt.learning.tune import defaults_for
 from minipt.loading.load import load_base
-from minipt.prompting.prompt import METHODS, load_prompt
+from minipt.prompting.prompt import load_prompt
+from minipt.prompting.starts import STARTS
 from minipt.results.store import check_page, find_base, save_page
 from minipt.rivals import LEARNERS
 from minipt.studies import cost, reading
@@ -45,7 +46,7 @@ SEEDS = 3
 # A setting's flag, its field, what its values are, and what they mean.
 FLAGS = (
     ("--length", "length", int, "numbers of prompt vectors"),
-    ("--init", "method", str, f"how they begin: {', '.join(METHODS)}"),
+    ("--init", "method", str, f"how they begin: {', '.join(STARTS)}"),
     ("--steps", "steps", int, "numbers of batches to learn from"),
     ("--batch-size", "batch_size", int, "texts a step"),
     ("--learning-rate", "learning_rate", float, "sizes of a step; the best on validation is taken"),

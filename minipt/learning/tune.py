@@ -17,8 +17,9 @@ from minipt.errors import MiniptError
 from minipt.learning.evaluate import Evaluation, task_question
 from minipt.learning.loop import Arrays, Learner, Settings, learn
 from minipt.learning.workers import Workers
-from minipt.prompting.prompt import SoftPrompt, init_prompt
+from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.readout import choice_vectors
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch, QuestionFormat
 from minipt.prompting.wiring import Answer, answerer, prompt_step
 from minipt.tasks.task import Task

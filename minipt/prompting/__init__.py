@@ -3,8 +3,10 @@
 In: a base, a prompt, texts. Out: the loss and the gradient of the prompt's vectors, or answers.
 
     text          texts as token ids, in batches
-    prompt        the vectors in front of the text, their start and their file
+    prompt_file   the file of a prompt, written, read and checked
     peft_adapter  the same as an adapter of Hugging Face's PEFT
+    prompt        the vectors in front of the text
+    starts        where they start
     readout       from hidden states to an answer
     wiring        one step of prompt tuning, in two wirings
     generate      writing on after a text

@@ -1,9 +1,9 @@
-"""Adapters of Hugging Face's PEFT, read without PEFT.
+"""Adapters of Hugging Face's PEFT, read and written without PEFT.
 
-In: a directory that PEFT's prompt tuning saved, or `SoftPrompt.to_peft`: `adapter_config.json` says
-what kind of adapter it is, `adapter_model.safetensors` holds the vectors. Out: a `SoftPrompt`. Of
-PEFT's many kinds only prompt tuning is read, because only there the vectors are all that was
-learnt. The story continues in `wiring.py`.
+In, to write: a prompt's arrays and its record. Out, of a directory that was read: the vectors and
+what is known about them. `adapter_config.json` says of what kind an adapter is, and
+`adapter_model.safetensors` holds the vectors. Of PEFT's many kinds only prompt tuning is read. Only
+there the vectors are all that was learnt.
 """
 
 import hashlib
@@ -12,53 +12,92 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from minipt.errors import MiniptError
-from minipt.prompting.prompt import SoftPrompt, check_about, check_fits
+from minipt.files.complete import complete_directory
+from minipt.prompting.prompt_file import Arrays, check_record, check_vectors, refuse_infinite
 from minipt.transformer.base import Base
 
 TENSOR = "prompt_embeddings"
 FLOATS = ("F16", "F32")  # safetensors' names for what becomes float32 without loss
+# What PEFT 0.21 writes about a prompt. None: it has nothing to say, or takes it from the model.
+ADAPTER = {
+    "auto_mapping": None,
+    "base_model_name_or_path": None,
+    "inference_mode": True,
+    "modules_to_save": None,
+    "num_attention_heads": None,
+    "num_layers": None,
+    "num_transformer_submodules": 1,
+    "num_virtual_tokens": None,
+    "peft_type": "PROMPT_TUNING",
+    "peft_version": "0.21.2",
+    "prompt_tuning_init": "RANDOM",
+    "prompt_tuning_init_text": None,
+    "revision": None,
+    "task_type": "CAUSAL_LM",
+    "token_dim": None,
+    "tokenizer_kwargs": None,
+    "tokenizer_name_or_path": None,
+}
 
 
-def from_peft(directory: str | Path, base: Base) -> SoftPrompt:
-    """Read a prompt-tuning adapter of PEFT (Lester et al. 2021) as a prompt for `base`.
+def write_adapter(
+    directory: str | Path, arrays: Arrays, record: dict, base_name: str | None
+) -> None:
+    """Write the adapter of a prompt. The arguments and errors are those of `SoftPrompt.to_peft`.
 
-    PEFT keeps no fingerprint of the model, so the width and the length of its adapters are all that
-    can be checked; what `SoftPrompt.to_peft` wrote carries the base's fingerprint and is refused
-    for another. `about` is what that prompt knew (template, labels, history), and for PEFT's own
-    adapters {"method": "peft", "adapter": what its config says}, which `to_peft` writes again.
-
-    Raises MiniptError for a directory that is no adapter, for adapters of other kinds and those of
-    encoder-decoder models, for tensors beside the vectors, another width than the base's, a length
-    that the config does not name or that leaves no room for text, numbers that are not finite, and
-    files that are missing or truncated.
+    `adapter_config.json` and `adapter_model.safetensors`, one tensor `prompt_embeddings` (P, C)
+    float32, are as PEFT writes them, with one exception: the numbers of layers and heads are null,
+    because a prompt does not know them. PEFT takes them from the model. `minipt.json` holds the
+    record, for which PEFT has no place (template, labels, history). `read_adapter` reads it; PEFT
+    neither reads it nor writes it again.
     """
+    refuse_infinite(directory, arrays)
+    if "head" in arrays:
+        raise MiniptError(
+            "the prompt was tuned with a head of its own, for which PEFT's adapters have no "
+            f"place, so {directory} was not written: tune without the head"
+        )
+    vectors = np.ascontiguousarray(arrays["prompt"], np.float32)  # (P, C)
+    tensors = save({TENSOR: vectors}, {"format": "pt"})
+    config = ADAPTER | {"base_model_name_or_path": record["base_name"]}
+    config |= record["about"].get("adapter", {})
+    config |= {"num_virtual_tokens": vectors.shape[0], "token_dim": vectors.shape[1]}
+    config |= {"base_model_name_or_path": base_name} if base_name else {}
+    record = record | {"adapter_model_sha256": hashlib.sha256(tensors).hexdigest()}
+    with complete_directory(directory) as partial:
+        (partial / "adapter_model.safetensors").write_bytes(tensors)
+        described = json.dumps(config, indent=2, sort_keys=True)
+        (partial / "adapter_config.json").write_text(described, encoding="utf-8")
+        (partial / "minipt.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def read_adapter(directory: str | Path, base: Base) -> tuple[np.ndarray, dict]:
+    """The vectors (P, C) of an adapter and its `about`. `from_peft` says what is refused."""
     config_path = Path(directory) / "adapter_config.json"
     tensors_path = Path(directory) / "adapter_model.safetensors"
     config = _read_config(config_path)
     vectors = _read_vectors(tensors_path)
-    record = _read_record(tensors_path)
-    check_fits(
-        tensors_path,
-        vectors,
-        record.get("fingerprint", base.fingerprint),
-        record.get("base_name", base.name),
-        base,
-    )
+    record = _read_record(tensors_path) or {
+        "fingerprint": base.fingerprint,
+        "base_name": base.name,
+        "about": {"method": "peft", "adapter": config},
+    }
+    check_vectors(tensors_path, vectors, record, base)
     promised = config.get("num_virtual_tokens")
     if promised != len(vectors):
         raise MiniptError(
             f"{tensors_path} holds {len(vectors)} vectors where {config_path.name} says "
             f"num_virtual_tokens = {promised!r}: the two files are not of one adapter"
         )
-    about = record.get("about", {"method": "peft", "adapter": config})
-    check_about(tensors_path.with_name("minipt.json"), about)
-    return SoftPrompt(vectors, base.fingerprint, base.name, about)
+    check_record(tensors_path.with_name("minipt.json"), record)
+    return vectors, record["about"]
 
 
 def _read_config(path: Path) -> dict:
-    """What an adapter says of itself, if it is one of prompt tuning for a model of one stack."""
+    """The config of an adapter of prompt tuning for a model of one stack. Others are refused."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config["peft_type"]
@@ -111,9 +150,9 @@ def _read_vectors(path: Path) -> np.ndarray:
 
 
 def _read_record(path: Path) -> dict:
-    """What `SoftPrompt.to_peft` wrote beside the tensors; {} if it is not there or not of them.
+    """The record of `write_adapter`, or {} if there is none or it belongs to other vectors.
 
-    PEFT may have saved other vectors over ours: then the record speaks of a prompt that is gone.
+    PEFT may have saved other vectors over ours. Then the record is that of a prompt that is gone.
     """
     try:
         record = json.loads((path.parent / "minipt.json").read_text(encoding="utf-8"))

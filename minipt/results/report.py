@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from minipt.files.versions import versions
 from minipt.learning.evaluate import Evaluation, evaluate
 from minipt.learning.loop import Settings
 from minipt.learning.tune import Run
 from minipt.prompting.generate import write
-from minipt.prompting.prompt import SoftPrompt, versions
+from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.responses import encode_responses
 from minipt.tasks.bag_of_words import bag_of_words, confidence_interval
 from minipt.tasks.task import Task

@@ -21,7 +21,8 @@ from minipt.learning.evaluate import task_question
 from minipt.learning.loop import Arrays, Learner, Settings
 from minipt.learning.optimizers import Optimizer
 from minipt.maths.ops import cross_entropy
-from minipt.prompting.prompt import SoftPrompt, init_prompt, word_ids
+from minipt.prompting.prompt import SoftPrompt
+from minipt.prompting.starts import init_prompt, word_ids
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, answerer, loss_and_gradient
 from minipt.rivals.regularised import nearest_rows

@@ -22,7 +22,7 @@ import numpy as np
 from minipt.learning.evaluate import task_question
 from minipt.learning.loop import Arrays, Learner, Settings
 from minipt.maths import ops
-from minipt.prompting.prompt import init_prompt
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after, run_prompt, text_step
 from minipt.tasks.task import Task

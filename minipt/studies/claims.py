@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 
 from minipt.loading.load import load_base
-from minipt.prompting.prompt import init_prompt
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.verbalizer import label_tokens
 from minipt.rivals import rates_for
 from minipt.studies.ensemble import ensemble

@@ -11,8 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from minipt.learning.evaluate import encode_split, evaluate, task_question
-from minipt.prompting.prompt import SoftPrompt, frequent_ids
+from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.readout import rows_to_read
+from minipt.prompting.starts import frequent_ids
 from minipt.prompting.text import batches
 from minipt.prompting.wiring import loss_and_gradient
 from minipt.tasks.task import Pairs, Split, Task

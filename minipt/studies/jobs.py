@@ -25,10 +25,11 @@ from tqdm import tqdm
 
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory, complete_file, read_tensors, write_tensors
+from minipt.files.versions import versions
 from minipt.learning.evaluate import Evaluation, measure, task_question
 from minipt.learning.loop import Arrays, Learner, Settings, digest, learn
 from minipt.learning.tune import PromptLearner
-from minipt.prompting.prompt import SoftPrompt, versions
+from minipt.prompting.prompt import SoftPrompt
 from minipt.results.store import LONGEST_NAME, PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
 from minipt.rivals import find_learner
 from minipt.tasks.task import Split, Task

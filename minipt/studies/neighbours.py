@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minipt.prompting.prompt import frequent_ids, word_ids
+from minipt.prompting.starts import frequent_ids, word_ids
 from minipt.transformer.base import Base
 
 NEAREST = 5

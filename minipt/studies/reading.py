@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.prompting.prompt import METHODS, SoftPrompt, frequent_ids, init_prompt
+from minipt.prompting.prompt import SoftPrompt
+from minipt.prompting.starts import STARTS, frequent_ids, init_prompt
 from minipt.results.plot import draw_reading
 from minipt.results.report import align, shorten
 from minipt.studies.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
@@ -98,7 +99,7 @@ def find_start(base: Base, prompt: SoftPrompt) -> np.ndarray | None:
     """The vectors (P, C) that a prompt began as, drawn again; None where it does not say."""
     about = prompt.about
     method, seed, text = (about.get(name) for name in ("method", "seed", "text"))
-    if method not in METHODS or (method == "text" and text is None):
+    if method not in STARTS or (method == "text" and text is None):
         return None
     words = about.get("label_words")
     return init_prompt(base, len(prompt.vectors), method, seed, text, words).vectors

@@ -22,7 +22,8 @@ from minipt.files.complete import shipped
 from minipt.learning import loop as learning
 from minipt.loading.load import NAMES, load_base, save_base
 from minipt.prompting.generate import generate
-from minipt.prompting.prompt import init_prompt, load_prompt
+from minipt.prompting.prompt import load_prompt
+from minipt.prompting.starts import init_prompt
 
 CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")
 QUICK = ("--length", "3", "--steps", "6", "--batch-size", "8")

@@ -17,7 +17,7 @@ from minipt.learning.evaluate import evaluate
 from minipt.learning.loop import Settings
 from minipt.learning.optimizers import OPTIMIZERS
 from minipt.learning.tune import DEFAULTS_FOR, defaults_for, tune
-from minipt.prompting.prompt import init_prompt
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch, QuestionFormat, encode
 from minipt.prompting.verbalizer import label_tokens
 from minipt.prompting.wiring import logits

@@ -18,7 +18,8 @@ from helpers.twins import twin
 
 import minipt
 from minipt.maths.gradcheck import compare
-from minipt.prompting.prompt import ADAPTER, init_prompt
+from minipt.prompting.peft_adapter import ADAPTER
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch
 from minipt.transformer.base import Base
 

@@ -14,7 +14,9 @@ from safetensors.numpy import save_file
 import minipt
 from minipt.errors import MiniptError
 from minipt.maths.gradcheck import compare
-from minipt.prompting.prompt import ADAPTER, SoftPrompt, init_prompt
+from minipt.prompting.peft_adapter import ADAPTER
+from minipt.prompting.prompt import SoftPrompt
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch
 
 GOLDEN = Path(__file__).parents[1] / "reference" / "adapter"

@@ -12,7 +12,7 @@ from minipt.errors import MiniptError
 from minipt.files.complete import read_tensors, write_tensors
 from minipt.learning.loop import Learner, Learnt, Settings, learn
 from minipt.maths.gradcheck import check_gradient, compare
-from minipt.prompting.prompt import init_prompt
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch, batches, encode
 from minipt.prompting.wiring import logits, logits_after, loss_and_gradient
 from minipt.rivals import LEARNERS, RATES, RIVALS

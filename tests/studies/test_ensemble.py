@@ -16,7 +16,7 @@ from helpers.bases import (
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate
-from minipt.prompting.prompt import init_prompt
+from minipt.prompting.starts import init_prompt
 from minipt.prompting.wiring import logits
 from minipt.studies.ensemble import (
     Ensemble,

@@ -21,7 +21,8 @@ from minipt.learning.evaluate import evaluate
 from minipt.learning.loop import learn
 from minipt.learning.tune import PromptLearner, defaults_for
 from minipt.maths.gradcheck import check_gradient
-from minipt.prompting.prompt import SoftPrompt, frequent_ids, init_prompt, word_ids
+from minipt.prompting.prompt import SoftPrompt
+from minipt.prompting.starts import frequent_ids, init_prompt, word_ids
 from minipt.prompting.text import Batch, encode
 from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import loss_and_gradient

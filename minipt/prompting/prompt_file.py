@@ -1,0 +1,101 @@
+"""A prompt's file: its arrays and a record, complete or absent, and for its own base only.
+
+In, to write: arrays and a record. Out, of a file that was read: the same, checked. The record is a
+dict for JSON. It holds the `fingerprint` and the `base_name` of the prompt's base, and `about`,
+which `SoftPrompt` explains.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from minipt.errors import MiniptError
+from minipt.files.complete import read_tensors, write_tensors
+from minipt.transformer.base import Base
+
+Arrays = dict[str, np.ndarray]
+
+
+def write_prompt(path: str | Path, arrays: Arrays, record: dict) -> None:
+    """Write one safetensors file: the tensors `prompt` (P, C) and `head` (K, C), if there is one.
+
+    Raises MiniptError when a number is not finite or the file cannot be written.
+    """
+    refuse_infinite(path, arrays)
+    write_tensors(path, arrays, record)
+
+
+def read_prompt(path: str | Path, base: Base) -> tuple[Arrays, dict]:
+    """Read the arrays and the record that `write_prompt` wrote. Raises as `load_prompt` does."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "prompt.safetensors"
+    arrays, record = read_tensors(path, "prompt", "give a run's directory or its file")
+    try:
+        vectors = arrays["prompt"]
+        record = {name: record[name] for name in ("about", "fingerprint", "base_name")}
+    except KeyError as error:
+        raise MiniptError(f"{path} is no prompt that minipt saved: it lacks {error}") from None
+    check_record(path, record)
+    check_vectors(path, vectors, record, base)
+    if "head" in arrays:
+        _check_head(path, arrays["head"], record["about"], base)
+    return arrays, record
+
+
+def refuse_infinite(path: str | Path, arrays: Arrays) -> None:
+    """Raise MiniptError if an array that should be written holds NaN or infinite numbers."""
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise MiniptError(f"the prompt holds NaN or infinite numbers, so {path} was not written")
+
+
+def check_record(path: Path, record: dict) -> None:
+    """Raise MiniptError if a record is not as its readers expect it.
+
+    A prompt that was tuned for a task knows its labels, a word for each, and a template.
+    """
+    about = record["about"]
+    kinds = {"task": str, "template": str, "labels": list, "adapter": dict}
+    sound = isinstance(about, dict) and all(
+        isinstance(about[name], kind) for name, kind in kinds.items() if name in about
+    )
+    sound = sound and all(isinstance(record[name], str) for name in ("fingerprint", "base_name"))
+    if sound and "labels" in about:
+        labels, words = about["labels"], about.get("label_words")
+        sound = "template" in about and isinstance(words, list) and len(words) == len(labels)
+        sound = sound and all(isinstance(word, str) for word in labels + words)
+    if not sound:
+        raise MiniptError(f"{path} is no prompt that minipt saved: make the prompt again")
+
+
+def check_vectors(path: Path, vectors: np.ndarray, record: dict, base: Base) -> None:
+    """Raise MiniptError if the vectors of a file are no prompt (P, C) for this base."""
+    fingerprint, base_name, C = record["fingerprint"], record["base_name"], base.config.channels
+    if fingerprint != base.fingerprint:
+        raise MiniptError(
+            f"{path} was made for base {base_name!r} ({fingerprint[:12]}), not for base "
+            f"{base.name!r} ({base.fingerprint[:12]}): a prompt works only on its own base"
+        )
+    if vectors.ndim != 2 or vectors.shape[1] != C or not len(vectors):
+        raise MiniptError(
+            f"{path} holds an array of shape {vectors.shape}, not (P, {C}) as base {base.name!r} "
+            "needs"
+        )
+    if len(vectors) >= base.config.context:
+        raise MiniptError(f"{path} holds {len(vectors)} vectors and leaves no room for a text")
+    _check_numbers(path, vectors)
+
+
+def _check_head(path: Path, head: np.ndarray, about: dict, base: Base) -> None:
+    C = base.config.channels
+    K = len(about["labels"]) if "labels" in about else head.size // C
+    if head.shape != (K, C):
+        raise MiniptError(f"{path} holds a head of shape {head.shape}: make the prompt again")
+    _check_numbers(path, head)
+
+
+def _check_numbers(path: Path, array: np.ndarray) -> None:
+    if array.dtype.kind != "f":
+        raise MiniptError(f"{path} holds numbers of the type {array.dtype}: make the prompt again")
+    if not np.isfinite(array).all():
+        raise MiniptError(f"{path} holds NaN or infinite numbers: make the prompt again")

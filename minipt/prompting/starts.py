@@ -1,0 +1,111 @@
+"""Where a prompt starts: random numbers, frequent tokens, label words or a text.
+
+In: a frozen `Base` and the name of a start. Out: a `SoftPrompt` to be tuned. The starts are those
+of Lester et al. 2021, section 3.2, and PEFT's from a text. Each is a function with an entry in
+`STARTS`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from minipt.errors import MiniptError
+from minipt.prompting.prompt import SoftPrompt
+from minipt.prompting.text import tokens
+from minipt.transformer.base import Base
+
+UNIFORM_RANGE = 0.5
+FREQUENT_TOKENS = 5000
+
+
+def init_prompt(
+    base: Base,
+    length: int = 20,
+    method: str = "vocab",
+    seed: int = 0,
+    text: str | None = None,
+    label_words: Sequence[str] | None = None,
+) -> SoftPrompt:
+    """A prompt of `length` vectors to begin with. The same seed gives the same bits.
+
+    method: "uniform", numbers from [-0.5, 0.5]; "vocab", the embeddings of frequent tokens;
+    "labels", an embedding of each of `label_words`, then as "vocab"; "text", those of a `text`.
+
+    Raises MiniptError for a length that leaves no room for text, an unknown method, and for a
+    missing text or missing label words where the method needs them.
+    """
+    if not 1 <= length < base.config.context:
+        raise MiniptError(
+            f"a prompt for base {base.name!r} has 1 to {base.config.context - 1} vectors, "
+            f"not {length}"
+        )
+    if method not in STARTS:
+        raise MiniptError(f"unknown start {method!r}: choose one of {', '.join(STARTS)}")
+    rng = np.random.default_rng(seed)
+    vectors = STARTS[method](base, length, rng=rng, text=text, label_words=label_words)
+    about = {"method": method, "seed": int(seed)} | ({"text": text} if method == "text" else {})
+    if not base.config.causal:  # PEFT's only kind that puts a prompt in front of an encoder
+        about["adapter"] = {"task_type": "FEATURE_EXTRACTION"}
+    return SoftPrompt(vectors.astype(base.dtype), base.fingerprint, base.name, about)
+
+
+def draw_uniform(base: Base, length: int, rng: np.random.Generator, **_: object) -> np.ndarray:
+    """Numbers from [-0.5, 0.5], all equally likely. (P, C)"""
+    return rng.uniform(-UNIFORM_RANGE, UNIFORM_RANGE, (length, base.config.channels))
+
+
+def draw_frequent(base: Base, length: int, rng: np.random.Generator, **_: object) -> np.ndarray:
+    """The embeddings of frequent tokens, drawn without repetition if there are enough. (P, C)"""
+    frequent = frequent_ids(base)
+    drawn = rng.choice(frequent, length, replace=length > len(frequent))  # (P,)
+    return base.params["token.table"][drawn]
+
+
+def embed_labels(
+    base: Base,
+    length: int,
+    rng: np.random.Generator,
+    label_words: Sequence[str] | None,
+    **_: object,
+) -> np.ndarray:
+    """For each label word the mean of its tokens' embeddings, then as `draw_frequent`. (P, C)"""
+    if not label_words:
+        raise MiniptError('the start "labels" needs label words')
+    table = base.params["token.table"]  # (V, C)
+    words = np.stack([table[tokens(base, word)].mean(0) for word in label_words[:length]])  # (K, C)
+    return np.concatenate([words, draw_frequent(base, length - len(words), rng)])
+
+
+def embed_text(base: Base, length: int, text: str | None, **_: object) -> np.ndarray:
+    """The embeddings of the tokens of a text, repeated or cut to the length. (P, C)"""
+    if not text:
+        raise MiniptError('the start "text" needs a text')
+    return base.params["token.table"][np.resize(tokens(base, text), length)]
+
+
+STARTS: dict[str, Callable[..., np.ndarray]] = {
+    "uniform": draw_uniform,
+    "vocab": draw_frequent,
+    "labels": embed_labels,
+    "text": embed_text,
+}
+
+
+def word_ids(base: Base) -> np.ndarray:
+    """The tokens that texts are made of, without special ones and BERT's unused ones. (W,)"""
+    left_out = set()
+    if base.tokenizer:
+        left_out = set(base.tokenizer.get_added_tokens_decoder())
+        vocabulary = base.tokenizer.get_vocab(with_added_tokens=False)
+        left_out |= {i for token, i in vocabulary.items() if token.startswith("[unused")}
+    return np.array([i for i in range(base.config.vocabulary) if i not in left_out])
+
+
+def frequent_ids(base: Base) -> np.ndarray:
+    """Those of `word_ids` below 5,000, the number that Lester et al. draw from.
+
+    A tokenizer's training makes frequent tokens first. So low ids are single characters or bytes,
+    then frequent words or parts of words. All tokens of a small vocabulary count as frequent.
+    """
+    words = word_ids(base)
+    return words[words < FREQUENT_TOKENS]
