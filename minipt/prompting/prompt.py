@@ -79,14 +79,12 @@ def from_peft(directory: str | Path, base: Base) -> SoftPrompt:
     """Read a prompt-tuning adapter of PEFT, or of `SoftPrompt.to_peft`, as a prompt for `base`.
 
     PEFT keeps no fingerprint of the model, so only the width and the length of its adapters can be
-    checked. An adapter of `to_peft` carries the base's fingerprint and is refused for another base.
-    `about` is what that prompt knew (template, labels, history). For PEFT's own adapters it is
-    {"method": "peft", "adapter": the adapter's config}, and `to_peft` writes that config again.
+    checked. An adapter of `to_peft` has the base's fingerprint and the prompt's `about`. One of
+    PEFT's own gets {"method": "peft", "adapter": its config}, and `to_peft` writes that again.
 
-    Raises MiniptError for a directory that is no adapter, for adapters of other kinds and those of
-    encoder-decoder models, for tensors beside the vectors, another width than the base's, a length
-    that the config does not name or that leaves no room for text, numbers that are not finite, and
-    files that are missing or truncated.
+    Raises MiniptError for files that are missing, truncated or no adapter, for adapters of other
+    kinds and of encoder-decoder models, for tensors beside the vectors, another base or width, a
+    length that the config does not name or that leaves no room, and numbers that are not finite.
     """
     vectors, about = read_adapter(directory, base)
     return SoftPrompt(vectors, base.fingerprint, base.name, about)

@@ -1,8 +1,7 @@
 """A prompt's file: its arrays and a record, complete or absent, and for its own base only.
 
-In, to write: arrays and a record. Out, of a file that was read: the same, checked. The record is a
-dict for JSON. It holds the `fingerprint` and the `base_name` of the prompt's base, and `about`,
-which `SoftPrompt` explains.
+In, to write: arrays and a record. Out, of a file that was read: the same, checked. A record is a
+dict for JSON: `fingerprint` and `base_name` of the base, and `about`, which `SoftPrompt` explains.
 """
 
 from pathlib import Path
@@ -27,9 +26,7 @@ def write_prompt(path: str | Path, arrays: Arrays, record: dict) -> None:
 
 def read_prompt(path: str | Path, base: Base) -> tuple[Arrays, dict]:
     """Read the arrays and the record that `write_prompt` wrote. Raises as `load_prompt` does."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / "prompt.safetensors"
+    path = Path(path, "prompt.safetensors") if Path(path).is_dir() else Path(path)
     arrays, record = read_tensors(path, "prompt", "give a run's directory or its file")
     try:
         vectors = arrays["prompt"]
@@ -39,7 +36,11 @@ def read_prompt(path: str | Path, base: Base) -> tuple[Arrays, dict]:
     check_record(path, record)
     check_vectors(path, vectors, record, base)
     if "head" in arrays:
-        _check_head(path, arrays["head"], record["about"], base)
+        head, labels, C = arrays["head"], record["about"].get("labels"), base.config.channels
+        K = head.size // C if labels is None else len(labels)
+        if head.shape != (K, C):
+            raise MiniptError(f"{path} holds a head of shape {head.shape}: make the prompt again")
+        _check_numbers(path, head)
     return arrays, record
 
 
@@ -52,14 +53,12 @@ def refuse_infinite(path: str | Path, arrays: Arrays) -> None:
 def check_record(path: Path, record: dict) -> None:
     """Raise MiniptError if a record is not as its readers expect it.
 
-    A prompt that was tuned for a task knows its labels, a word for each, and a template.
+    A prompt that was tuned for labels knows a word for each of them and a template.
     """
-    about = record["about"]
-    kinds = {"task": str, "template": str, "labels": list, "adapter": dict}
-    sound = isinstance(about, dict) and all(
-        isinstance(about[name], kind) for name, kind in kinds.items() if name in about
-    )
-    sound = sound and all(isinstance(record[name], str) for name in ("fingerprint", "base_name"))
+    about, kinds = record["about"], {"task": str, "template": str, "labels": list, "adapter": dict}
+    sound = all(isinstance(record[name], str) for name in ("fingerprint", "base_name"))
+    sound = sound and isinstance(about, dict)
+    sound = sound and all(isinstance(about.get(key, kind()), kind) for key, kind in kinds.items())
     if sound and "labels" in about:
         labels, words = about["labels"], about.get("label_words")
         sound = "template" in about and isinstance(words, list) and len(words) == len(labels)
@@ -77,21 +76,11 @@ def check_vectors(path: Path, vectors: np.ndarray, record: dict, base: Base) -> 
             f"{base.name!r} ({base.fingerprint[:12]}): a prompt works only on its own base"
         )
     if vectors.ndim != 2 or vectors.shape[1] != C or not len(vectors):
-        raise MiniptError(
-            f"{path} holds an array of shape {vectors.shape}, not (P, {C}) as base {base.name!r} "
-            "needs"
-        )
+        shapes = f"shape {vectors.shape}, not (P, {C})"
+        raise MiniptError(f"{path} holds an array of {shapes} as base {base.name!r} needs")
     if len(vectors) >= base.config.context:
         raise MiniptError(f"{path} holds {len(vectors)} vectors and leaves no room for a text")
     _check_numbers(path, vectors)
-
-
-def _check_head(path: Path, head: np.ndarray, about: dict, base: Base) -> None:
-    C = base.config.channels
-    K = len(about["labels"]) if "labels" in about else head.size // C
-    if head.shape != (K, C):
-        raise MiniptError(f"{path} holds a head of shape {head.shape}: make the prompt again")
-    _check_numbers(path, head)
 
 
 def _check_numbers(path: Path, array: np.ndarray) -> None:

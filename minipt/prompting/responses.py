@@ -1,16 +1,14 @@
-"""From prompts and their responses to arrays, for tasks whose answers are texts and not labels.
+"""From texts and their responses to arrays, for tasks whose answers are texts and not labels.
 
-In: texts, and what should be written after each. Out: rows of token ids and, for each, the tokens
-that should follow its last ones; a step reads as many rows of a text as its response has tokens:
+In: texts, and the response that should follow each. Out: rows of token ids, and for each row the
+tokens that should follow its last R tokens. R is the number of the response's tokens:
 
-    row      The  film  was   very  good   prompt and response, but for the end
+    row      The  film  was   very  good   text and response, without the end
     target              very  good  <end>  what should follow each of the row's last R tokens
 
-Prompt and response are encoded apart. Generation has the prompt's tokens before there is a
-response, so that these are the tokens it goes on from; encoded together, the two could share a
-token, or white space between them could be divided in another way. After the response its end is
-learnt, where the tokenizer has a token for it, so that generation stops there. The story continues
-in `tune.py`.
+Text and response are encoded apart, because generation knows the text's tokens before there is a
+response. Encoded together, the two could share a token or divide white space in another way. The
+target ends with the tokenizer's token for an end, if there is one: generation learns to stop.
 """
 
 from collections.abc import Sequence
@@ -27,7 +25,7 @@ ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eo
 
 
 def response_format(base: Base, template: str) -> QuestionFormat:
-    """How `base` writes a response: each of its tokens is a choice of the whole vocabulary's.
+    """How `base` writes a response: each token is chosen from the whole vocabulary.
 
     Raises MiniptError for a base that does not predict next tokens.
     """
@@ -41,7 +39,7 @@ def response_format(base: Base, template: str) -> QuestionFormat:
 
 
 def end_token(base: Base) -> int | None:
-    """The token that a response should end with: the first of `ENDS` that generation stops at."""
+    """The token that ends a response: the first of `ENDS` at which generation stops."""
     if base.tokenizer is None:
         return None
     stops = end_tokens(base)
@@ -54,10 +52,9 @@ def encode_responses(
 ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
     """Rows of token ids, what should follow each row's last, and how many texts had to be cut.
 
-    A text in the template and its response of R tokens, the end included, become a row of T + R - 1
-    tokens, at most `room`, and a target of R. A text that is too long loses its beginning; the
-    response stays whole. Raises MiniptError as `encode` does, and for a response that has no tokens
-    or does not fit.
+    A text of T tokens and its response of R, its end included, become a row of T + R - 1 tokens, at
+    most `room`, and a target of R. A text that is too long loses its beginning, a response stays
+    whole. Raises MiniptError as `encode` does, and for a response without tokens or without room.
     """
     end = [] if (token := end_token(base)) is None else [token]
     rows, targets, cut = [], [], 0

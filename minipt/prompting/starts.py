@@ -1,8 +1,7 @@
 """Where a prompt starts: random numbers, frequent tokens, label words or a text.
 
-In: a frozen `Base` and the name of a start. Out: a `SoftPrompt` to be tuned. The starts are those
-of Lester et al. 2021, section 3.2, and PEFT's from a text. Each is a function with an entry in
-`STARTS`.
+In: a base and the name of a start. Out: a `SoftPrompt` to be tuned. "text" is PEFT's start, the
+others are those of Lester et al. 2021, section 3.2. Each is a function with an entry in `STARTS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import tokens
 from minipt.transformer.base import Base
 
-UNIFORM_RANGE = 0.5
 FREQUENT_TOKENS = 5000
 
 
@@ -34,11 +32,9 @@ def init_prompt(
     Raises MiniptError for a length that leaves no room for text, an unknown method, and for a
     missing text or missing label words where the method needs them.
     """
-    if not 1 <= length < base.config.context:
-        raise MiniptError(
-            f"a prompt for base {base.name!r} has 1 to {base.config.context - 1} vectors, "
-            f"not {length}"
-        )
+    most = base.config.context - 1
+    if not 1 <= length <= most:
+        raise MiniptError(f"a prompt for base {base.name!r} has 1 to {most} vectors, not {length}")
     if method not in STARTS:
         raise MiniptError(f"unknown start {method!r}: choose one of {', '.join(STARTS)}")
     rng = np.random.default_rng(seed)
@@ -51,7 +47,7 @@ def init_prompt(
 
 def draw_uniform(base: Base, length: int, rng: np.random.Generator, **_: object) -> np.ndarray:
     """Numbers from [-0.5, 0.5], all equally likely. (P, C)"""
-    return rng.uniform(-UNIFORM_RANGE, UNIFORM_RANGE, (length, base.config.channels))
+    return rng.uniform(-0.5, 0.5, (length, base.config.channels))
 
 
 def draw_frequent(base: Base, length: int, rng: np.random.Generator, **_: object) -> np.ndarray:

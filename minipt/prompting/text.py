@@ -1,8 +1,7 @@
 """From text to arrays: token ids, batches, and where the answer is read.
 
-In: texts and a template such as "{text}\nSentiment:". Out: `Batch`es of token ids of neighbouring
-length, with the place where the answer is read and what it is compared with. The story continues in
-`prompt.py`; `verbalizer.py` chooses the template and the words to compare with.
+In: texts and a template such as "{text}\nSentiment:". Out: `Batch`es of texts of similar length.
+A batch says where the answer is read and what it is compared with.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,13 +17,11 @@ from minipt.transformer.base import Base
 class Batch:
     """B texts as token ids, right-padded, and what should be answered after them.
 
-    ids (B, T) integers; lengths (B,) the real tokens of each text, 1 to T; targets (B,) token ids,
-    or indices into choices; choices (K,) token ids: the softmax runs over those only, or (K, C)
-    vectors to compare with, None: over the whole vocabulary; positions (B,) the index into each
-    text at which the answer is read, None: its last real token.
-
-    targets (B, R), for an answer of several tokens: what should follow each of a text's last R
-    tokens; -1 where that does not count.
+    ids (B, T) integers. lengths (B,): how many tokens of each text are real, 1 to T.
+    targets (B,): token ids, or indices into choices. targets (B, R), for an answer of several
+    tokens: the tokens that should follow a text's last R tokens; -1 does not count.
+    choices: token ids (K,) for the softmax, or vectors (K, C) to compare with; None: all tokens.
+    positions (B,): the token of each text at which the answer is read; None: its last real token.
 
     Raises MiniptError when the shapes do not fit together, and for numbers that are not whole.
     """
@@ -36,9 +33,9 @@ class Batch:
     positions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ids", "lengths", "targets", "choices", "positions"):
-            if name in ("ids", "lengths", "targets") or getattr(self, name) is not None:
-                setattr(self, name, _numbers(name, getattr(self, name)))
+        for name, values in list(vars(self).items()):
+            if values is not None or name not in ("choices", "positions"):
+                setattr(self, name, _numbers(name, values))
         if self.ids.ndim != 2 or not self.ids.size:
             raise MiniptError(
                 f"a batch's ids have shape (B, T), B and T at least 1, not {self.ids.shape}"
@@ -46,11 +43,9 @@ class Batch:
         B, T = self.ids.shape
         several = self.targets.ndim == 2 and self.targets.shape[0] == B and self.positions is None
         for name in ("lengths", "positions") + (() if several else ("targets",)):
-            array = getattr(self, name)
-            if array is not None and array.shape != (B,):
-                raise MiniptError(
-                    f"a batch of {B} texts has {name} of shape ({B},), not {array.shape}"
-                )
+            shape = np.shape(getattr(self, name))
+            if getattr(self, name) is not None and shape != (B,):
+                raise MiniptError(f"a batch of {B} texts has {name} of shape ({B},), not {shape}")
         if self.lengths.min() < 1 or self.lengths.max() > T:
             raise MiniptError(f"a batch's lengths lie between 1 and T = {T}")
         if several and not 1 <= self.targets.shape[1] <= T:
@@ -61,16 +56,16 @@ class Batch:
 
     @property
     def answer_rows(self) -> np.ndarray:
-        """The rows of each text that are read out, all different. (B, R)"""
+        """The R rows of each text that are read out, all different. (B, R)"""
         if self.positions is not None:
             return self.positions[:, None]
         R = self.counted.shape[1]
-        # Of a text shorter than R, rows of the padding stand in for those that do not count.
+        # A text shorter than R has too few rows: rows of its padding are read and do not count.
         return (self.lengths[:, None] - R + np.arange(R)) % self.ids.shape[1]
 
     @property
     def counted(self) -> np.ndarray:
-        """Which of the rows read have a target. (B, R)"""
+        """Which of `answer_rows` have a target. (B, R)"""
         if self.targets.ndim == 1:
             return np.ones((len(self.targets), 1), bool)
         return self.targets >= 0
@@ -87,11 +82,8 @@ def _numbers(name: str, values: object) -> np.ndarray:
         array = np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise MiniptError(f"a batch's {name} are no array ({error})") from error
-    if (
-        array.size
-        and array.dtype.kind not in "iu"
-        and not (name == "choices" and array.ndim == 2 and array.dtype.kind == "f")
-    ):
+    vectors = name == "choices" and array.ndim == 2 and array.dtype.kind == "f"
+    if array.size and array.dtype.kind not in "iu" and not vectors:
         raise MiniptError(f"a batch's {name} are whole numbers, not {array.dtype}")
     return array
 
@@ -100,8 +92,8 @@ def _numbers(name: str, values: object) -> np.ndarray:
 class QuestionFormat:
     """How a base is asked and how its answer is read, the same for all texts.
 
-    template: holds "{text}". choices: as in `Batch`. mask: the token at which the answer is read,
-    None: at the text's end, or over all of it. how: the same in words.
+    template: holds "{text}". choices: as in `Batch`. mask: the token at which the answer is read;
+    None: at the text's end, or over all of the text. how: the same in words.
     """
 
     template: str
@@ -175,11 +167,11 @@ def batches(
     size: int,
     rng: np.random.Generator | None = None,
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Every text once, in batches of neighbouring length, so that little of a batch is padding.
+    """Every text once, in batches of texts of similar length, so that batches hold little padding.
 
     token_rows: N arrays of token ids; targets (N,), or N arrays of the tokens that should follow
-    the last of each text's; size B, the last may be smaller. With an rng, texts of equal length
-    change places and the batches come in random order.
+    the last ones of each text; size: B, though the last batch may be smaller. With an rng, texts of
+    equal length change places and the batches come in random order.
     Yields the texts' indices (B,) and their Batch.
     """
     lengths = np.array([len(row) for row in token_rows])  # (N,)

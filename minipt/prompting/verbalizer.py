@@ -1,10 +1,9 @@
-"""From label words to a `QuestionFormat`: how a base is asked, and what may be answered.
+"""From label words to a `QuestionFormat`: how a base is asked, and which words it may answer.
 
 In: a base, a task's template such as "{text}\\nSentiment:" and its label words such as " positive".
-Out: one of three readings, by the head that the base has. A language model goes on after the
-template. A masked-word model fills in a mask behind it (Schick & Schütze 2021, section 3). An
-encoder without a head embeds the text alone, and the answer is the label whose sentence, such as
-"Sentiment: positive", lies closest. The story continues in `evaluate.py`.
+Out: a format that depends on the base's head. A language model predicts the token after the
+template. A masked-word model fills in a mask (Schick & Schütze 2021, section 3). An encoder without
+a head embeds the text, and the label with the closest sentence, "Sentiment: positive", is chosen.
 """
 
 from collections.abc import Sequence
@@ -26,23 +25,21 @@ MASK = "[MASK]"
 def question_format(base: Base, template: str, label_words: Sequence[str]) -> QuestionFormat:
     """How `base` answers a task with one of K label words.
 
-    A template that holds the mask says itself where a masked-word model is to answer.
+    A masked-word model answers at the mask in the template, or at a mask that is put behind it.
 
     Raises MiniptError when two label words begin with the same token and so cannot be told apart,
     and for a masked-word base whose tokenizer has no mask.
     """
     if base.config.head == "language":
-        choices = label_tokens(base, label_words)
         how = "the language model's head at the text's end"
-        return QuestionFormat(template, choices, None, how)
+        return QuestionFormat(template, label_tokens(base, label_words), None, how)
     if base.config.head == "masked":
         mask = base.tokenizer.token_to_id(MASK) if base.tokenizer else None
         if mask is None:
             raise MiniptError(f"base {base.name!r} has no token {MASK} to be filled in")
         template = template if MASK in template else f"{template} {MASK}."
-        choices = label_tokens(base, label_words)
         how = f"the masked-word head at {MASK} in {template!r}"
-        return QuestionFormat(template, choices, mask, how)
+        return QuestionFormat(template, label_tokens(base, label_words), mask, how)
     sentences = [template.replace("{text}", "").strip() + word for word in label_words]
     how = f"the cosine to the base's own embeddings of {', '.join(map(repr, sentences))}"
     return QuestionFormat("{text}", embed(base, sentences), None, how)
@@ -51,8 +48,8 @@ def question_format(base: Base, template: str, label_words: Sequence[str]) -> Qu
 def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:
     """The first token of each label word. (K,)
 
-    A leading space counts: " good" is what follows a text, "good" is not. Raises MiniptError when
-    two label words begin with the same token and so cannot be told apart.
+    A leading space counts: " good" follows a text, "good" does not. Raises MiniptError when two
+    label words begin with the same token and so cannot be told apart.
     """
     first = [int(tokens(base, word)[0]) for word in label_words]
     for k, token in enumerate(first):
@@ -66,7 +63,7 @@ def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:
 
 
 def embed(base: Base, sentences: Sequence[str]) -> np.ndarray:
-    """A unit vector for each sentence, the mean of its last hidden states. (N, C)
+    """A unit vector for each sentence, along the mean of its last hidden states. (N, C)
 
     Reimers & Gurevych 2019, section 3. Raises MiniptError for a sentence without tokens.
     """
