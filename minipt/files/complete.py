@@ -1,8 +1,8 @@
 """Files and directories that are complete or absent, and the data that ships with minipt.
 
-Whatever is written goes to a hidden name beside its place and is renamed when it is whole, so a
-full disk, Ctrl-C or a crash never leaves half a file under a name that someone reads later. Comes
-in: a path. Goes out: a temporary path to write to. The story continues in `fetch.py`.
+In: a path. Out: a temporary path to write to. It is a hidden name beside the path and is renamed
+when the file is whole. So a full disk, Ctrl-C or a crash never leaves half a file under a name that
+someone reads later.
 """
 
 import errno
@@ -39,9 +39,9 @@ NOT_WRITABLE = (
 def complete_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Fill a directory that appears under `path` only once it is complete.
 
-    Yields an empty temporary directory beside `path`. When the `with` block ends it is renamed to
-    `path`; when the block raises, it is removed. Only a process that is killed outright can leave
-    one behind, under a name that begins with `.partial-` and that nothing reads.
+    Yields an empty temporary directory beside `path`. When the `with` block ends, it is renamed to
+    `path`. When the block raises, it is removed. A process that is killed can leave one behind. Its
+    name begins with `.partial-`, and nothing reads it.
 
     Raises MiniptError if `path` exists, cannot be written, or the disk is full.
     """
@@ -64,9 +64,9 @@ def complete_directory(path: str | os.PathLike) -> Iterator[Path]:
 def complete_file(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file that appears under `path`, or replaces it, only once it is complete.
 
-    Yields a temporary path beside `path` with the same suffix, to be created by the caller. When
-    the `with` block ends it is renamed to `path`; when the block raises, it is removed and what
-    stood at `path` before is untouched.
+    Yields a temporary path beside `path` with the same suffix, for a file that the caller makes.
+    When the `with` block ends, it is renamed to `path`. When the block raises, it is removed, and a
+    file that was at `path` before is untouched.
 
     Raises MiniptError if `path` cannot be written or the disk is full.
     """
@@ -117,8 +117,8 @@ def read_tensors(
 def shipped(name: str) -> Path:
     """The path of a file or directory that comes with minipt, such as `toy.csv`.
 
-    An installed package has it in `minipt/data`, a source checkout in `data` beside `minipt`.
-    Raises MiniptError if it is in neither.
+    An installed package has it in `minipt/data`. A source checkout has it in `data` beside
+    `minipt`. Raises MiniptError if it is in neither.
     """
     package = Path(__file__).parents[1]
     for data in (package / "data", package.parent / "data"):
@@ -132,7 +132,7 @@ def shipped(name: str) -> Path:
 def _name_beside(path: Path) -> Path:
     if not path.name:
         raise MiniptError(f"'{path}' names no file or directory to write: give it a name")
-    # The name is kept as the ending, because writers such as matplotlib read the suffix.
+    # The name stays at the end, because writers such as matplotlib read the suffix.
     return path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
 
 

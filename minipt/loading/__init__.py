@@ -1,9 +1,9 @@
-"""Weights of other people, as a base of minipt's.
+"""From the weights of other people to a base.
 
-In: a name, a directory in Hugging Face's format, a .gguf file, a hub id. Out: a `Base`.
+In: a name, a directory in Hugging Face's format, a .gguf file or a hub id. Out: a `Base`.
 
-    families     three families of models, and what their files call things
+    families     three families of models, and the names in their files
     gguf_file    llama.cpp's files
     named_bases  the bases that have a name, and where they come from
-    load         from what the user names to a base
+    load         from a name, a directory or a file to a base, and back
 """

@@ -1,8 +1,8 @@
-"""What three families of models are called in Hugging Face's files, and what minipt calls it.
+"""Three families of models: the names in Hugging Face's files, and minipt's names for the same.
 
 In: a `config.json` as a dict, and the names of the tensors beside it. Out: a `Config`, and for each
-of this project's parameters the tensor that holds it. What `model.py` would compute otherwise than
-the file asks for is refused by the name of the setting. The story continues in `checkpoint.py`.
+of minipt's parameters the tensor that holds it. A setting that minipt does not compute is refused
+by its name.
 """
 
 from collections.abc import Callable, Collection
@@ -15,10 +15,10 @@ from minipt.transformer.base import Config
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter stands in a file: a tensor's name, and how it stands there.
+    """The place of a parameter in a file: a tensor's name, and the parameter's form in it.
 
-    transposed: (out, in), where minipt has (in, out). third: which third of the last axis, of a
-    GPT-2's query, key and value, which stand side by side.
+    transposed: the tensor is (out, in), the parameter (in, out). third: the parameter is this third
+    of the tensor's last axis. GPT-2's query, key and value stand side by side in one tensor.
     """
 
     name: str
@@ -28,14 +28,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Family:
-    """One family: how its config is read and written and where its tensors are.
+    """One family: how its config is read and written, and where its tensors are.
 
-    architecture: transformers' class for it. fields: what every such `Config` has. sizes: Config's
-    field, the file's key. known: for each key the values that `model.py` computes, the first being
-    the one that a missing key means. trunk: the prefix of all tensors but the head's, absent in
-    files saved without a head. skipped: parts of names of tensors that no one reads. places: the
-    tensors of a config's parameters, without the prefix. defaults: what a missing size or switch
-    means. synonyms: other names of keys, which transformers prefers where a file has both.
+    architecture: the name of its class in transformers. fields: the fields that every such `Config`
+    has. sizes: from a field of `Config` to the file's key. known: for each key the values that
+    minipt computes; the first is the value of a missing key. trunk: the prefix of all tensors but
+    the head's, absent in files saved without a head. skipped: parts of names of tensors that no one
+    reads. places: the tensors of a config's parameters, without the prefix. defaults: the value of
+    a missing size or switch. synonyms: other names of keys; transformers prefers them where a file
+    has both.
     """
 
     architecture: str
@@ -49,12 +50,9 @@ class Family:
     synonyms: dict[str, str] = field(default_factory=dict)
 
 
-def family_of(found: dict, where: str) -> Family:
-    """The family that a `config.json` names.
-
-    Raises MiniptError for any other model type.
-    """
-    model_type = found.get("model_type")
+def family_of(config_json: dict, where: str) -> Family:
+    """The family that a `config.json` names. Raises MiniptError for any other model type."""
+    model_type = config_json.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise MiniptError(
             f"{where} says model_type = {model_type!r}, which minipt does not compute; it knows "
@@ -63,24 +61,25 @@ def family_of(found: dict, where: str) -> Family:
     return FAMILIES[model_type]
 
 
-def read_config(found: dict, names: Collection[str], where: str) -> Config:
+def read_config(config_json: dict, names: Collection[str], where: str) -> Config:
     """The `Config` of a `config.json` and of the names of the tensors that came with it.
 
-    Raises MiniptError for a setting that `model.py` does not compute, by its name, and for sizes
-    that are missing or make no sense.
+    Raises MiniptError for a setting that minipt does not compute, by its name, and for sizes that
+    are missing or make no sense.
     """
-    family = family_of(found, where)
-    found = family.defaults | _flat(found)
-    found |= {key: found[other] for other, key in family.synonyms.items() if other in found}
+    family = family_of(config_json, where)
+    config_json = family.defaults | _flat(config_json)
+    synonyms = family.synonyms.items()
+    config_json |= {key: config_json[other] for other, key in synonyms if other in config_json}
     for key, known in family.known.items():
-        if found.get(key, known[0]) not in known:
+        if config_json.get(key, known[0]) not in known:
             raise MiniptError(
-                f"{where} says {key} = {found[key]!r}, which minipt does not compute; it knows "
-                f"{' and '.join(map(repr, known))}"
+                f"{where} says {key} = {config_json[key]!r}, which minipt does not compute; "
+                f"it knows {' and '.join(map(repr, known))}"
             )
     try:
         sizes = {
-            ours: _number(ours, found[theirs], family.defaults.get(theirs, 0) is None)
+            ours: _number(ours, config_json[theirs], family.defaults.get(theirs, 0) is None)
             for ours, theirs in family.sizes.items()
         }
     except (KeyError, ValueError, TypeError, OverflowError) as error:
@@ -94,8 +93,8 @@ def read_config(found: dict, names: Collection[str], where: str) -> Config:
         sizes["hidden"] = 4 * sizes["channels"]
     if sizes.get("key_value_heads") == sizes["heads"]:
         sizes["key_value_heads"] = None
-    config = Config(**family.fields, **sizes, **_particular(found, set(names), where))
-    _check_sizes(config, found, where)
+    config = Config(**family.fields, **sizes, **_particular(config_json, set(names), where))
+    _check_sizes(config, config_json, where)
     return config
 
 
@@ -116,14 +115,14 @@ def write_config(config: Config) -> dict:
 
 
 def family_name(config: Config) -> str:
-    """Which family's file a `Config` is written to."""
+    """The family whose file a `Config` is written to."""
     if not config.causal:
         return "bert"
     return "llama" if config.positions == "rotary" else "gpt2"
 
 
 def all_places(config: Config, with_trunk: bool) -> dict[str, Place]:
-    """Each parameter's tensor, by the name that it has in a file saved with or without a head."""
+    """The place of each parameter in a file that was saved with or without a head."""
     family = FAMILIES[family_name(config)]
     trunk = family.trunk if with_trunk else ""
     places = {
@@ -140,20 +139,20 @@ def all_places(config: Config, with_trunk: bool) -> dict[str, Place]:
     return places
 
 
-def _particular(found: dict, names: set[str], where: str) -> dict:
-    """What only some families have: biases and a tied output in Llama, a head or none in BERT."""
-    if found["model_type"] == "bert":
+def _particular(config_json: dict, names: set[str], where: str) -> dict:
+    """Fields of some families only: biases and a tied output of Llama, a head or none of BERT."""
+    if config_json["model_type"] == "bert":
         masked = any(name.startswith("cls.predictions.") for name in names)
         return {"head": "masked" if masked else None}
-    if found["model_type"] == "gpt2":
+    if config_json["model_type"] == "gpt2":
         return {}
-    tied = bool(found["tie_word_embeddings"])
+    tied = bool(config_json["tie_word_embeddings"])
     if not tied and "lm_head.weight" not in names:
         raise MiniptError(
             f"{where} says tie_word_embeddings = False, but the file has no lm_head.weight: it was "
             "saved without its head, so take the one with it"
         )
-    biases = {key: bool(found[key]) for key in ("attention_bias", "mlp_bias")}
+    biases = {key: bool(config_json[key]) for key in ("attention_bias", "mlp_bias")}
     return biases | {"tied": tied}
 
 
@@ -161,24 +160,24 @@ def _particular(found: dict, names: set[str], where: str) -> dict:
 ROTARY = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
-def _flat(found: dict) -> dict:
-    """transformers 5 keeps what belongs to rotary positions in a dict of its own."""
-    rotary = found.get("rope_parameters") or {}
+def _flat(config_json: dict) -> dict:
+    """The config without the dict in which transformers 5 puts the keys of rotary positions."""
+    rotary = config_json.get("rope_parameters") or {}
     if not isinstance(rotary, dict) or rotary.keys() - ROTARY:
-        return found
+        return config_json
     if any(rotary.get(key, "default") != "default" for key in ("rope_type", "type")):
-        return found
-    return found | rotary | {"rope_parameters": None}
+        return config_json
+    return config_json | rotary | {"rope_parameters": None}
 
 
 def _number(name: str, value: object, optional: bool) -> int | float | None:
-    """Sizes are whole numbers; None, where it may stand, is one that follows from others."""
+    """Sizes are whole numbers. An optional one may be None: it follows from other sizes."""
     if value is None and optional:
         return None
     return float(value) if name in ("epsilon", "rotary_base") else index(value)
 
 
-def _check_sizes(config: Config, found: dict, where: str) -> None:
+def _check_sizes(config: Config, config_json: dict, where: str) -> None:
     sizes = {"layers", "channels", "heads", "hidden", "vocabulary", "context"}
     if min(getattr(config, name) for name in sizes) < 1 or config.channels % config.heads:
         raise MiniptError(
@@ -189,10 +188,10 @@ def _check_sizes(config: Config, found: dict, where: str) -> None:
     if shared < 1 or config.heads % shared:
         raise MiniptError(f"{where}: {config.heads} heads do not divide among {shared} key heads")
     D = config.channels // config.heads
-    if found.get("head_dim") not in (None, D):
+    if config_json.get("head_dim") not in (None, D):
         raise MiniptError(
-            f"{where} says head_dim = {found['head_dim']}, which minipt does not compute; it knows "
-            f"hidden_size / num_attention_heads = {D}"
+            f"{where} says head_dim = {config_json['head_dim']}, which minipt does not compute; "
+            f"it knows hidden_size / num_attention_heads = {D}"
         )
     if config.positions == "rotary" and (D % 2 or not config.rotary_base > 0):
         raise MiniptError(f"{where}: rotary positions need an even number of channels a head")

@@ -1,8 +1,8 @@
-"""A GGUF file, as llama.cpp keeps models: what it holds, in the words of Hugging Face's files.
+"""A GGUF file, llama.cpp's format for models, in the words of Hugging Face's files.
 
-In: a path. Out: a config as in `config.json`, the tensors by Hugging Face's names, one at a time
-and as float32, and the tokenizer. The package `gguf` knows the format and undoes the quantization.
-The story continues in `checkpoint.py`.
+In: a path. Out: a config as in `config.json`, the tensors by Hugging Face's names, and the
+tokenizer. The tensors are read one at a time, as float32. The package `gguf` knows the format and
+undoes the quantization.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ SIZES = {
     "max_position_embeddings": "llama.context_length",
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
 }
-# Channels of a head: the file may say how many, and how many of them are turned.
+# The channels of a head, and how many of them are rotated: the file may name them.
 WIDTHS = (
     "llama.rope.dimension_count",
     "llama.attention.key_length",
@@ -46,8 +46,8 @@ TENSORS = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-# How a text is cut into words before the merges, by the name that llama.cpp gives it. SmolLM's
-# first makes each digit a word of its own.
+# How a text is cut into words before the merges, by llama.cpp's name for it. SmolLM's way first
+# makes each digit a word of its own.
 WORDS = {
     "gpt-2": lambda: pre_tokenizers.ByteLevel(add_prefix_space=False),
     "smollm": lambda: pre_tokenizers.Sequence(
@@ -62,7 +62,7 @@ CONTROL, USER_DEFINED = 3, 4  # llama.cpp's kinds of token that stand for themse
 
 @dataclass(frozen=True)
 class GGUF:
-    """A file's config, its tensors, each read when its function is called, and its tokenizer."""
+    """A file's config, its tensors and its tokenizer. A tensor is read when it is called."""
 
     config: dict
     tensors: dict[str, Callable[[], np.ndarray]]
@@ -72,8 +72,8 @@ class GGUF:
 def read_gguf(path: Path) -> GGUF:
     """Open a GGUF file of the Llama architecture.
 
-    Raises MiniptError for a file that is missing, truncated or no GGUF, and for an architecture, a
-    kind of rotary positions, a quantization or a tokenizer that is not covered, by its name.
+    Raises MiniptError for a file that is missing, truncated or no GGUF, and by its name for an
+    architecture, a kind of rotary positions, a quantization or a tokenizer that is not covered.
     """
     import gguf
 
@@ -143,7 +143,7 @@ def _dequantize(path: Path, tensor: object, heads: int, key_value_heads: int) ->
             f"{path}: {tensor.name} is quantized as {tensor.tensor_type.name}, which the package "
             f"gguf does not undo ({error})"
         ) from error
-    # A copy, where gguf gives a view of the file: whoever changes that must not change the base.
+    # A copy, because gguf may give a view of the file: a change of the file must not change it.
     array = np.array(array, np.float32).reshape(tensor.shape[::-1])
     if ".attn_q." in tensor.name:
         return _halves(array, heads)
@@ -151,7 +151,7 @@ def _dequantize(path: Path, tensor: object, heads: int, key_value_heads: int) ->
 
 
 def _halves(x: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp turns neighbouring channels of a head, Hugging Face one of each half of it."""
+    """llama.cpp rotates neighbouring channels of a head, Hugging Face one channel of each half."""
     pairs = x.reshape(heads, -1, 2, *x.shape[1:])  # (H, D/2, 2, ...)
     return pairs.swapaxes(1, 2).reshape(x.shape)
 
@@ -164,18 +164,18 @@ def _tokenizer(path: Path, values: dict) -> Tokenizer:
             f"{path} has a tokenizer of the kind {kind!r} with words of {words!r}, which is not "
             f"covered; minipt knows 'gpt2' with {' and '.join(map(repr, WORDS))}"
         )
-    found, kinds, merges = (values[key] for key in TOKENIZER)
-    if len(kinds) != len(found):
-        raise MiniptError(f"{path} has {len(found)} tokens of {len(kinds)} kinds: fetch it again")
+    tokens, kinds, merges = (values[key] for key in TOKENIZER)
+    if len(kinds) != len(tokens):
+        raise MiniptError(f"{path} has {len(tokens)} tokens of {len(kinds)} kinds: fetch it again")
     merges = [tuple(merge.split(" ")) for merge in merges]
-    vocabulary = {token: i for i, token in enumerate(found)}
+    vocabulary = {token: i for i, token in enumerate(tokens)}
     try:
         tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise MiniptError(f"{path} has a damaged tokenizer ({error}): fetch it again") from error
     tokenizer.pre_tokenizer = WORDS[words]()
     tokenizer.decoder = decoders.ByteLevel()
-    for token, token_type in zip(found, kinds, strict=True):
+    for token, token_type in zip(tokens, kinds, strict=True):
         if token_type == CONTROL:
             tokenizer.add_special_tokens([AddedToken(token, normalized=False)])
         elif token_type == USER_DEFINED:

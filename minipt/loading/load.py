@@ -1,10 +1,9 @@
 """From a model's files to a `Base`, and back.
 
 In: a name, a directory in Hugging Face's format (`config.json`, `model.safetensors` in one piece or
-in shards, `tokenizer.json`), a GGUF file or a hub id. Out: a `Base` whose parameters bear this
-project's names and are checked: every tensor present, of the right shape, finite. Tensors are read
-one at a time and used as they are read, so that the weights are in memory once. The story continues
-in `tune.py`.
+in shards, `tokenizer.json`), a GGUF file or a hub id. Out: a `Base` with minipt's names for the
+parameters. Each parameter is checked: it is there, of the right shape and finite. Tensors are read
+one at a time, so the weights are in memory once.
 """
 
 import json
@@ -39,11 +38,11 @@ Tensors = dict[str, Callable[[], np.ndarray]]  # each is read when its function 
 
 
 def load_base(name: str | Path) -> Base:
-    """The base of a name, a directory, a GGUF file or a hub id, its parameters float32.
+    """The base of a name, a directory, a GGUF file or a hub id, with parameters in float32.
 
     name: one of `NAMES`, fetched and converted the first time; a directory in Hugging Face's
-    format; a file that ends in .gguf; or an id such as "org/model", for which the package
-    huggingface_hub must be installed.
+    format; a file that ends in .gguf; or an id such as "org/model". The id needs the package
+    huggingface_hub.
 
     Raises MiniptError, naming the thing and what to do, for an unknown name, a directory without a
     config, a model that is not supported, and for weights or a tokenizer that are truncated, not
@@ -65,7 +64,7 @@ def load_base(name: str | Path) -> Base:
 
 
 def save_base(base: Base, directory: str | Path) -> None:
-    """Write a directory that `load_base`, and Hugging Face's transformers, read.
+    """Write a directory that `load_base` and Hugging Face's transformers read.
 
     Raises MiniptError when the directory exists or cannot be written.
     """
@@ -108,7 +107,7 @@ def _fetched(name: str) -> Path:
         try:
             save_base(base, directory)
         except MiniptError:
-            # Another process may have completed it meanwhile: it is as good as ours.
+            # Another process may have completed it meanwhile. It is as good as ours.
             if not directory.is_dir():
                 raise
         shutil.rmtree(fetched, ignore_errors=True)
@@ -135,34 +134,36 @@ def _from_hub(name: str) -> Path:
 
 def _load_directory(directory: Path, name: str) -> Base:
     where = directory / "config.json"
-    found = _read_json(where, f"{directory} has no config.json, so it is not a model's directory")
-    family_of(found, str(where))
+    config_json = _read_json(
+        where, f"{directory} has no config.json, so it is not a model's directory"
+    )
+    family_of(config_json, str(where))
     tensors = _open_directory(directory)
-    config = read_config(found, tensors, str(where))
+    config = read_config(config_json, tensors, str(where))
     params = _read_params(tensors, config, directory / WEIGHTS)
     return Base(name, config, params, _read_tokenizer(directory / "tokenizer.json", config))
 
 
 def _load_gguf(path: Path, name: str) -> Base:
-    found = read_gguf(path)
-    config = read_config(found.config, found.tensors, str(path))
+    file = read_gguf(path)
+    config = read_config(file.config, file.tensors, str(path))
     bar = partial(tqdm, desc=f"reading {path.name}", unit="tensor", disable=None)
-    params = _read_params(found.tensors, config, path, bar)
-    return Base(name, config, params, found.tokenizer)
+    params = _read_params(file.tensors, config, path, bar)
+    return Base(name, config, params, file.tokenizer)
 
 
 def _read_json(path: Path, missing: str) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        contents = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MiniptError(missing) from None
     except (ValueError, RecursionError, OSError) as error:
         raise MiniptError(
             f"{path} is not a JSON object ({error}): fetch the model again"
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(contents, dict):
         raise MiniptError(f"{path} is not a JSON object: fetch the model again")
-    return found
+    return contents
 
 
 def _open_directory(directory: Path) -> Tensors:
@@ -203,7 +204,7 @@ def _read_tensor(path: Path, name: str) -> np.ndarray:
 
 
 def _read_bfloat16(path: Path, name: str) -> np.ndarray:
-    """NumPy has no bfloat16, which is the upper half of a float32.
+    """NumPy has no bfloat16. Its bits are the upper half of a float32.
 
     A safetensors file begins with the length of its header, 8 bytes, and the header, in JSON.
     """
@@ -225,7 +226,7 @@ def _damaged(path: Path, error: Exception) -> MiniptError:
 def _read_params(
     tensors: Tensors, config: Config, path: Path, bar: Callable = iter
 ) -> dict[str, np.ndarray]:
-    """Every parameter under this project's name, as float32; nothing else may be in the file."""
+    """Every parameter under minipt's name, as float32. Nothing else may be in the file."""
     tensors = _modern(tensors, config)
     places = all_places(config, with_trunk=True)
     if not any(place.name in tensors for place in places.values()):
@@ -253,7 +254,7 @@ def _read_params(
 
 
 def _modern(tensors: Tensors, config: Config) -> Tensors:
-    """Without what no one reads; a norm's weight and bias were once called gamma and beta."""
+    """The tensors that are read, under today's names: a norm once had a gamma and a beta."""
     skipped = family_of(write_config(config), "").skipped
     renamed = {}
     for name, read in tensors.items():
@@ -265,7 +266,7 @@ def _modern(tensors: Tensors, config: Config) -> Tensors:
     return renamed
 
 
-# Where a file repeats what it ties to another tensor.
+# Tensors that are tied to a parameter. A file may repeat it under their name.
 REPEATED = {
     "lm_head.weight": "token.table",
     "cls.predictions.decoder.weight": "token.table",
@@ -276,7 +277,7 @@ REPEATED = {
 def _check_rest(
     tensors: Tensors, read: set[str], config: Config, params: dict[str, np.ndarray], path: Path
 ) -> None:
-    """What was not read must repeat what was."""
+    """Every tensor that was not read must repeat one that was."""
     rest = tensors.keys() - read
     for name in sorted(rest & REPEATED.keys()):
         ours = REPEATED[name]
@@ -292,7 +293,7 @@ def _check_rest(
 
 
 def _read_tokenizer(path: Path, config: Config) -> Tokenizer | None:
-    """None where there is none: such a base computes with ids and refuses text."""
+    """The tokenizer, or None if there is no file: such a base takes ids and refuses text."""
     if not path.exists():
         return None
     try:

