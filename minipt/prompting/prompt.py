@@ -245,7 +245,7 @@ def init_prompt(
         if not text:
             raise MiniptError('the start "text" needs a text')
         vectors = table[np.resize(tokens(base, text), length)]
-    about = {"method": method, "seed": seed} | ({"text": text} if method == "text" else {})
+    about = {"method": method, "seed": int(seed)} | ({"text": text} if method == "text" else {})
     if not base.config.causal:  # PEFT's only kind that puts a prompt in front of an encoder
         about["adapter"] = {"task_type": "FEATURE_EXTRACTION"}
     return SoftPrompt(vectors.astype(table.dtype), base.fingerprint, base.name, about)

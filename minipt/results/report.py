@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from minipt.learning.evaluate import Evaluation, evaluate
-from minipt.learning.loop import Settings
+from minipt.learning.settings import Settings
 from minipt.learning.tune import Run
 from minipt.prompting.generate import write
 from minipt.prompting.prompt import SoftPrompt, versions

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
-from minipt.learning.tune import defaults_for
+from minipt.learning.settings import defaults_for
 from minipt.maths.ops import softmax
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch, batches, encode
@@ -71,7 +71,8 @@ def take_step(
     question = question_format(base, template, label_words)
     if prompt.head is not None:
         question = replace(question, choices=prompt.head)
-    rows, cut = encode(base, question.template, [text], base.config.context - len(prompt.vectors))
+    room = base.config.context - len(prompt.vectors)
+    rows, (cut,) = encode(base, question.template, [text], room)
 
     def batch_for(target: int) -> Batch:
         ((_, batch),) = batches(rows, np.array([target]), question, 1)
@@ -92,7 +93,7 @@ def take_step(
     OPTIMIZERS[settings.optimizer]().step({"prompt": after.vectors}, clipped, rate)
     changes = {"no prompt": probabilities(None), "before": before, "after": probabilities(after)}
     tokens = [base.tokenizer.decode([token], skip_special_tokens=False) for token in rows[0]]
-    return XRay(trace, tokens, cut > 0, target, loss, gradient, changes)
+    return XRay(trace, tokens, bool(cut), target, loss, gradient, changes)
 
 
 def tell_step(xray: XRay, labels: Sequence[str]) -> str:

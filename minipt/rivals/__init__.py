@@ -15,7 +15,7 @@ leave the base as it is.
 """
 
 from minipt.errors import MiniptError
-from minipt.learning.loop import Learner
+from minipt.learning.learner import Learner
 from minipt.learning.tune import PromptLearner
 from minipt.rivals.discrete import DiscreteLearner
 from minipt.rivals.lora import LoraLearner

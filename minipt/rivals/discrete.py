@@ -18,8 +18,9 @@ from dataclasses import replace
 import numpy as np
 
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
-from minipt.learning.optimizers import Optimizer
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays, Optimizer
+from minipt.learning.settings import Settings
 from minipt.maths.ops import cross_entropy
 from minipt.prompting.prompt import SoftPrompt, init_prompt, word_ids
 from minipt.prompting.text import Batch
@@ -83,7 +84,7 @@ class DiscreteLearner(Learner):
     def answerer(self) -> Answer:
         return answerer(self.base, self.soft(self.arrays["tokens"]))
 
-    def measures(self) -> dict[str, float]:
+    def measurements(self) -> dict[str, float]:
         return {"tokens_changed": int((self.arrays["tokens"] != self.first).sum())}
 
     def text(self) -> str:

@@ -15,7 +15,9 @@ for wide layers; the numbers are the same.) The story continues in `probe.py`.
 import numpy as np
 
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after
 from minipt.rivals.weights import weights_step, with_params

@@ -20,7 +20,9 @@ In: a frozen base and a task. Out: keys and values. The story continues in `disc
 import numpy as np
 
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.maths import ops
 from minipt.prompting.prompt import init_prompt
 from minipt.prompting.text import Batch
@@ -48,10 +50,10 @@ class PrefixLearner(Learner):
         self.arrays = start(base, task, chosen)
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
-        return prefix_step(self.base, batch, self.kept())
+        return prefix_step(self.base, batch, self.to_store())
 
     def answerer(self) -> Answer:
-        past = as_past(self.kept())
+        past = as_past(self.to_store())
         return lambda batch: logits_after(self.base, batch, past)
 
 
@@ -87,7 +89,7 @@ class MlpPrefixLearner(PrefixLearner):
         drawn |= {"weight2": weight2, "bias2": np.zeros(out.shape[1])}
         self.arrays = {name: array.astype(base.dtype) for name, array in drawn.items()}
 
-    def kept(self) -> Arrays:
+    def to_store(self) -> Arrays:
         """What a user keeps of the network: the keys and values that it gives now."""
         return _from_rows(network(self.arrays)[0], self.shape)
 

@@ -18,7 +18,9 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.maths import ops
 from minipt.prompting.readout import read_features
 from minipt.prompting.text import Batch

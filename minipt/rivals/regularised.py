@@ -17,7 +17,7 @@ call L2 regularisation, to tell it from the decay of AdamW. The story continues 
 
 import numpy as np
 
-from minipt.learning.loop import Arrays
+from minipt.learning.optimizers import Arrays
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer
@@ -97,9 +97,9 @@ class DrawnLearner(PromptLearner):
         self._read(self.arrays["prompt"])
         return super().answerer()
 
-    def measures(self) -> dict[str, float]:
+    def measurements(self) -> dict[str, float]:
         self._read(self.arrays["prompt"])
-        return super().measures()
+        return super().measurements()
 
     def _read(self, vectors: np.ndarray) -> None:
         self.prompt = self.prompt.with_arrays(self.arrays | {"prompt": vectors})

@@ -14,7 +14,8 @@ story continues in `wayward.py`.
 
 import numpy as np
 
-from minipt.learning.loop import Arrays, Settings
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.learning.tune import PromptLearner
 from minipt.maths import ops
 from minipt.prompting.text import Batch
@@ -49,13 +50,13 @@ class ResidualLearner(PromptLearner):
         self._read()
         return super().answerer()
 
-    def kept(self) -> Arrays:
+    def to_store(self) -> Arrays:
         self._read()
         return {"prompt": self.prompt.vectors}
 
-    def measures(self) -> dict[str, float]:
+    def measurements(self) -> dict[str, float]:
         self._read()
-        return super().measures()
+        return super().measurements()
 
     def _read(self) -> Arrays:
         vectors, kept = residual(self.arrays, self.epsilon)

@@ -13,7 +13,7 @@ story continues in `studies/jobs.py`.
 """
 
 from minipt.errors import MiniptError
-from minipt.learning.loop import Settings
+from minipt.learning.settings import Settings
 from minipt.rivals.regularised import DecayToStartLearner
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base

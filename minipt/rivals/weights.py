@@ -14,7 +14,9 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after, text_step
 from minipt.tasks.task import Task
