@@ -67,10 +67,8 @@ def predict(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> list[Predic
     strings, a text without tokens, and answers that are not finite.
     """
     labels = prompt.about.get("labels")
-    if not labels:  # none at all, or those of a task of responses
-        raise MiniptError(
-            "the prompt was not tuned for labels: tune it, or let minipt.generate write on"
-        )
+    if not labels:
+        raise MiniptError("this prompt was not tuned for labels: tune one, or use minipt.generate")
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise MiniptError('texts are a list of strings, such as ["a text"]')
     if not len(texts):

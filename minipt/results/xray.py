@@ -1,8 +1,8 @@
 """One training step under glass: every array by name, and what the step changed.
 
-In: a base, a prompt, one text and the label it should be answered with. Out: an `XRay`, as a table
-of all activations and gradients in the order of computation, and as a page drawn by `plot.py`. The
-arrays are those of the trace, which the step itself used. The story ends in `cli.py`.
+In: a base, a prompt, one text and its right label. Out: an `XRay`, as a table of all activations
+and gradients in the order of computation, and as a page drawn by `plot.py`. The arrays are those of
+the trace, which the step itself used.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ differentiates through in one formula."""
 class XRay:
     """A step of one text of T tokens.
 
-    cut: whether the text was too long and lost its beginning. target: the index of the label that
-    the text should get. gradient (P, C), not clipped.
-    probabilities: (K,) each, of the base without a prompt, and before and after the step.
+    cut: the text was too long and lost its beginning. target: the index of the right label.
+    gradient (P, C), not clipped. probabilities: (K,) each, of the base without a prompt, and before
+    and after the step.
     """
 
     trace: Trace
@@ -62,7 +62,7 @@ def take_step(
     text: str,
     target: int | None = None,
 ) -> XRay:
-    """The step that `minipt tune` would take first, on one text; the given prompt stays as it is.
+    """The first step of `minipt tune`, on one text; the given prompt stays as it is.
 
     target: an index into label_words; None: the answer that the prompt finds least likely, so that
     there is something to learn. Raises MiniptError for a text without tokens.
@@ -115,7 +115,7 @@ def tell_step(xray: XRay, labels: Sequence[str]) -> str:
 
 
 def describe(xray: XRay, labels: Sequence[str], text: str) -> dict:
-    """The step in what JSON knows: the table, the sizes of the gradient, the probabilities."""
+    """The step in types that JSON knows: the table, the gradient's norms, the probabilities."""
     return {
         "text": text,
         "label": labels[xray.target],

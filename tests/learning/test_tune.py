@@ -353,5 +353,6 @@ def test_numbers_of_numpy_are_computed_with_as_pythons(base, task):
 
 def test_a_seed_of_numpys_is_stored(base, task, tmp_path):
     run = tune(base, task, tmp_path / "checkpoint", **QUICK, seed=np.int64(3))
-    run.prompt.save(tmp_path / "prompt")
-    assert load_prompt(tmp_path / "prompt", base).about["seed"] == 3
+    for prompt in (run.prompt, init_prompt(base, 3, seed=np.int64(3))):
+        prompt.save(tmp_path / "prompt")
+        assert load_prompt(tmp_path / "prompt", base).about["seed"] == 3
