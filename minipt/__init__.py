@@ -20,7 +20,7 @@ goes out and in what order to read its files.
 """
 
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import evaluate
+from minipt.learning.evaluate import evaluate, predict
 from minipt.learning.tune import tune
 from minipt.loading.load import load_base
 from minipt.maths.gradcheck import check_gradient, compare
@@ -51,5 +51,6 @@ __all__ = [
     "load_task",
     "logits",
     "loss_and_gradient",
+    "predict",
     "tune",
 ]

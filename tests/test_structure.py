@@ -66,9 +66,9 @@ def public(module: str) -> list[ast.FunctionDef | ast.ClassDef]:
 
 
 def overrides(module: str) -> set[str]:
-    """Methods that a base class, here or in a module that is imported, has documented."""
-    documented = set()
-    for each in {module} | own_imports(module):
+    """Methods that a base class, here or in what is imported at one or two removes, documents."""
+    documented, near = set(), {module} | own_imports(module)
+    for each in near.union(*map(own_imports, near)):
         for node in tree(each).body:
             if isinstance(node, ast.ClassDef) and not node.bases:
                 methods = [child for child in node.body if isinstance(child, ast.FunctionDef)]

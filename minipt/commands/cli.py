@@ -30,10 +30,10 @@ from minipt.commands.arguments import (
 from minipt.commands.doctor import examine, tell_bases, tell_health
 from minipt.commands.studies import add_studies
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import evaluate
-from minipt.learning.loop import Settings
+from minipt.learning.evaluate import predict
 from minipt.learning.optimizers import OPTIMIZERS, SCHEDULES
-from minipt.learning.tune import Run, defaults_for, tune
+from minipt.learning.settings import Settings, defaults_for
+from minipt.learning.tune import Run, tune
 from minipt.loading.load import NAMES, load_base
 from minipt.loading.named_bases import describe_bases
 from minipt.prompting.generate import LIMIT, generate
@@ -53,7 +53,6 @@ from minipt.results.store import (
     write_run,
 )
 from minipt.results.xray import describe, page, take_step, tell_step
-from minipt.tasks.task import Split
 from minipt.transformer.base import Base
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -344,19 +343,16 @@ def _predict(chosen: argparse.Namespace) -> int:
         raise MiniptError("there is no text to answer: give one, or lines on standard input")
     if len(texts) < len(given):
         print(f"blank texts left out: {len(given) - len(texts)}", file=sys.stderr)
-    found = evaluate(base, prompt, Split(texts, np.zeros(len(texts), np.int64)))
-    if found.cut:
-        notice = f"texts too long for the base, which lost their beginning: {found.cut}"
-        print(notice, file=sys.stderr)
-    _refuse_infinite(chosen.run, found.probabilities)
+    predictions = predict(base, prompt, texts)
+    if cut := sum(each.cut for each in predictions):
+        print(f"texts too long for the base, which lost their beginning: {cut}", file=sys.stderr)
     labels = prompt.about["labels"]
     rows = [("answer", *labels, "text")]
-    for text, probabilities in zip(texts, found.probabilities, strict=True):
-        answer = labels[int(probabilities.argmax())]
+    for text, each in zip(texts, predictions, strict=True):
         if chosen.json:
-            shares = dict(zip(labels, map(float, probabilities), strict=True))
-            print(json.dumps({"text": text, "label": answer, "probabilities": shares}))
-        rows.append((answer, *(f"{p:.3f}" for p in probabilities), text))
+            answer = {"label": each.label, "probabilities": each.probabilities}
+            print(json.dumps({"text": text} | answer))
+        rows.append((each.label, *(f"{p:.3f}" for p in each.probabilities.values()), text))
     if not chosen.json:
         print(align(rows, "<" + ">" * len(labels) + "<"))
     return 0

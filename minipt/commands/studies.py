@@ -16,8 +16,7 @@ from pathlib import Path
 
 from minipt.commands.arguments import add_base, add_command, add_task, choose_task
 from minipt.errors import MiniptError
-from minipt.learning.loop import Settings
-from minipt.learning.tune import defaults_for
+from minipt.learning.settings import Settings, defaults_for
 from minipt.loading.load import load_base
 from minipt.prompting.prompt import load_prompt
 from minipt.prompting.starts import STARTS

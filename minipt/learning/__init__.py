@@ -1,9 +1,13 @@
-"""From a step to a run: optimizers, measuring, the loop.
+"""From a step to a run: settings, optimizers, measuring, the loop.
 
 In: a base and a task. Out: a `Run`, with the prompt that was best on validation.
 
     optimizers  optimizers and schedules
-    evaluate    what a prompt answers on a split
+    settings    how to learn, and what suits a base
+    evaluate    what a prompt answers, and how well
+    learner     what learns
+    checkpoint  a run's state and its file
+    memory      a setting of the allocator
     loop        the loop: a step taken many times
     workers     one step by several processes
     tune        the loop with a prompt as what learns

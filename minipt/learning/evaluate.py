@@ -1,10 +1,11 @@
-"""Measuring: what a prompt, or a base without one, answers on a split of a task.
+"""What a prompt, or a base without one, answers to texts, and how well it answers a split.
 
-In: a base, a prompt and texts with the right answers. Out: an `Evaluation`, how many were right and
-how sure the answers were. The reading of a task and its texts as token ids are made here too, since
-learning and measuring must not differ in them. The story continues in `learn.py`.
+In: a base, a prompt, and texts. Out: a `Prediction` for each text; or, if the right answers are
+known, an `Evaluation`, how many answers were right and how sure they were. Learning reads a task in
+the same way: `task_question` says how it is asked, `encode_split` makes token ids of its texts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,32 +22,66 @@ from minipt.transformer.base import Base
 
 # Nothing is learnt from a text here, so a batch may be as large as the processor's cache likes.
 EVALUATION_BATCH = 32
-# A response's logits are as many as its tokens times the vocabulary, and four arrays of that size
-# exist at once: as many numbers as these keep them within 200 MB of float32.
+# A response has as many logits as its tokens times the vocabulary, and four arrays of that size
+# exist at once. So many numbers keep them within 200 MB of float32.
 MOST_LOGITS = 12_000_000
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a prompt, or a base without one, did on a split of N texts.
-
-    right (N,): which texts were answered rightly; accuracy: their share. counts (K, K): how many
-    texts of the row's class got the column's answer. probabilities (N, K), in the order of the
-    split's texts; loss: the mean cross-entropy in nats. cut: how many texts lost their beginning.
+    """What a prompt, or a base without one, did on a split of N texts with K labels.
 
     Of responses, K is 0, and the loss is the mean of all tokens. A response is right if each of its
-    tokens, the end included, is the likeliest after the right ones before it: these are exactly the
-    responses that greedy generation writes, since until the first wrong token it reads the same.
+    tokens, the end included, is the likeliest after the right ones before it. Greedy generation
+    writes exactly these responses, since it reads the same until the first wrong token.
     """
 
-    accuracy: float
-    loss: float
+    accuracy: float  # the share of the texts that were answered rightly
+    loss: float  # the mean cross-entropy in nats
     correct: int
     total: int
-    right: np.ndarray
-    counts: np.ndarray
-    probabilities: np.ndarray
-    cut: int
+    right: np.ndarray  # (N,) which texts were answered rightly
+    counts: np.ndarray  # (K, K) how many texts of the row's class got the column's answer
+    probabilities: np.ndarray  # (N, K) in the order of the split's texts
+    was_cut: np.ndarray  # (N,) which texts lost their beginning
+
+    @property
+    def cut(self) -> int:
+        """How many texts lost their beginning."""
+        return int(self.was_cut.sum())
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one text."""
+
+    label: str  # the likeliest
+    probabilities: dict[str, float]  # of all labels, in the task's order
+    cut: bool  # the text was too long and lost its beginning
+
+
+def predict(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> list[Prediction]:
+    """The answers of a tuned prompt to new texts, in their order.
+
+    Raises MiniptError for a prompt that was not tuned for labels, for texts that are no list of
+    strings, a text without tokens, and answers that are not finite.
+    """
+    labels = prompt.about.get("labels")
+    if not labels:
+        raise MiniptError("this prompt was not tuned for labels: tune one, or use minipt.generate")
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise MiniptError('texts are a list of strings, such as ["a text"]')
+    if not len(texts):
+        return []
+    unknown = np.zeros(len(texts), np.int64)  # no answer is right or wrong here
+    evaluation = evaluate(base, prompt, Split(list(texts), unknown))
+    if not np.isfinite(evaluation.probabilities).all():
+        raise MiniptError("with this prompt the answer is not a finite number: tune it again")
+    rows = zip(evaluation.probabilities.tolist(), evaluation.was_cut.tolist(), strict=True)
+    return [
+        Prediction(labels[int(np.argmax(row))], dict(zip(labels, row, strict=True)), cut)
+        for row, cut in rows
+    ]
 
 
 def evaluate(
@@ -54,8 +89,8 @@ def evaluate(
 ) -> Evaluation:
     """The accuracy, loss and per-class counts of a prompt on a split.
 
-    task: where the template and the label words come from; None: a tuned prompt knows them.
-    prompt=None measures the base as it is. Texts that are too long lose their beginning.
+    task: says the template and the label words; None: a tuned prompt knows them. prompt=None
+    measures the base as it is. Texts that are too long lose their beginning.
     Raises MiniptError when neither the prompt nor a task says how the answer is read, for a
     response that does not fit and for a base that writes none.
     """
@@ -67,11 +102,11 @@ def evaluate(
 def measure(
     base: Base, answer: Answer, question: QuestionFormat, split: Split | Pairs, room: int
 ) -> Evaluation:
-    """The same of whatever answers: a function from batches to logits (N, K).
+    """The same for anything that answers: a function from batches to logits (N, K).
 
     room: the positions that are left to a text.
     """
-    token_rows, targets, cut = encode_split(base, question, split, room)
+    token_rows, targets, was_cut = encode_split(base, question, split, room)
     N, K = len(token_rows), 0 if question.choices is None else len(question.choices)
     losses, right = np.zeros(N), np.ones(N, bool)  # of each text
     counts, probabilities = np.zeros((K, K), np.int64), np.empty((N, K), base.dtype)
@@ -87,17 +122,8 @@ def measure(
         if K:
             probabilities[indices] = shares
             np.add.at(counts, (batch.answers, guesses), 1)
-    correct = int(right.sum())
-    return Evaluation(
-        accuracy=correct / N,
-        loss=float(losses.sum()) / answers,
-        correct=correct,
-        total=N,
-        right=right,
-        counts=counts,
-        probabilities=probabilities,
-        cut=cut,
-    )
+    correct, loss = int(right.sum()), float(losses.sum()) / answers
+    return Evaluation(correct / N, loss, correct, N, right, counts, probabilities, was_cut)
 
 
 def task_question(
@@ -117,22 +143,21 @@ def task_question(
     else:
         raise MiniptError("only a tuned prompt knows its task: name the task to evaluate on")
     question = question_format(base, template, label_words)
-    if prompt is None or prompt.head is None:
-        return question
-    return replace(question, choices=prompt.head)
+    has_head = prompt is not None and prompt.head is not None
+    return replace(question, choices=prompt.head) if has_head else question
 
 
 def encode_split(
     base: Base, question: QuestionFormat, split: Split | Pairs, room: int
-) -> tuple[list[np.ndarray], Targets, int]:
-    """A split's texts as token ids, the targets of each, and how many texts had to be cut.
+) -> tuple[list[np.ndarray], Targets, np.ndarray]:
+    """A split's texts as token ids, the targets of each, and which texts were cut. (N,)
 
     room: the positions that are left to a text. Raises MiniptError for what cannot be read.
     """
     if isinstance(split, Pairs):
         return encode_responses(base, question.template, split.texts, split.responses, room)
-    token_rows, cut = encode(base, question.template, split.texts, room)
-    return token_rows, split.labels, cut
+    token_rows, was_cut = encode(base, question.template, split.texts, room)
+    return token_rows, split.labels, was_cut
 
 
 def _batch_size(base: Base, targets: Targets) -> int:

@@ -1,24 +1,24 @@
 """Optimizers and schedules over a dict of arrays; they know no model.
 
 In: parameters and their gradients under the same names. Out: the parameters, changed in place. Each
-optimizer keeps its memory in `state`, a flat dict of arrays, so that a checkpoint is that dict and
-a resumed run continues with the same bits. The story continues in `learn.py`.
+optimizer keeps its memory in `state`, a flat dict of arrays, for checkpoints.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
 
+@dataclass
 class Optimizer:
     """What all share: a step counter t and a dict of arrays, made at the first step."""
 
-    def __init__(self) -> None:
-        self.t = 0
-        self.state: Arrays = {}
+    t: int = field(default=0, init=False)
+    state: Arrays = field(default_factory=dict, init=False)
 
     def step(self, params: Arrays, gradients: Arrays, rate: float) -> None:
         """Change every parameter that has a gradient, in place, by a step of the given rate."""
@@ -34,12 +34,11 @@ class Optimizer:
         return self.state.setdefault(name, np.zeros_like(like))
 
 
+@dataclass
 class SGD(Optimizer):
     """velocity = momentum velocity + gradient; param -= rate velocity (Polyak 1964)."""
 
-    def __init__(self, momentum: float = 0.9) -> None:
-        super().__init__()
-        self.momentum = momentum
+    momentum: float = 0.9
 
     def update(self, name: str, param: np.ndarray, gradient: np.ndarray, rate: float) -> None:
         velocity = self.memory(f"{name}.velocity", param)
@@ -48,6 +47,7 @@ class SGD(Optimizer):
         param -= rate * velocity
 
 
+@dataclass
 class Adam(Optimizer):
     """A step of about the rate in every coordinate (Kingma & Ba 2015, algorithm 1).
 
@@ -57,16 +57,10 @@ class Adam(Optimizer):
     algorithm 2, with the decay multiplied by the whole rate, as PyTorch has it).
     """
 
-    def __init__(
-        self,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.beta1, self.beta2 = beta1, beta2
-        self.epsilon, self.weight_decay = epsilon, weight_decay
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
 
     def update(self, name: str, param: np.ndarray, gradient: np.ndarray, rate: float) -> None:
         mean = self.memory(f"{name}.mean", param)
@@ -79,6 +73,7 @@ class Adam(Optimizer):
         param -= rate * corrected / (root + self.epsilon)
 
 
+@dataclass
 class Adafactor(Optimizer):
     """Adam's square, kept as one number a row and one a column (Shazeer & Stern 2018, algorithm 4).
 
@@ -88,9 +83,9 @@ class Adafactor(Optimizer):
     Lester et al. 2021, who trained their prompts at a constant 0.3.
     """
 
-    def __init__(self, decay: float = 0.8, epsilon: float = 1e-30, clip: float = 1.0) -> None:
-        super().__init__()
-        self.decay, self.epsilon, self.clip = decay, epsilon, clip
+    decay: float = 0.8
+    epsilon: float = 1e-30
+    clip: float = 1.0
 
     def update(self, name: str, param: np.ndarray, gradient: np.ndarray, rate: float) -> None:
         beta2 = 1.0 - self.t**-self.decay

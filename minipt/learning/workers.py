@@ -5,11 +5,10 @@ put together from those of its shares. The loss is a mean over N answers, share 
 
     loss = Σ_k N_k / N loss_k,    so    gradient = Σ_k N_k / N gradient_k
 
-Whoever trains a whole model this way has to send all of its gradient from every process in every
-step. Here the base does not change: it lies in memory once, for all to read, and in a step P·C
-numbers go out, with the batch's token ids, and P·C come back. A sum that is added up in shares is
-added in another order, so that another number of processes gives other last bits; the same number
-gives the same. The story continues in `tune.py`.
+To train a whole model this way, every process has to send all of its gradient in every step. Here
+the base does not change: it lies in memory once, for all to read. In a step P·C numbers and the
+batch's token ids go out, and P·C numbers come back. Shares add up a sum in another order, so that
+another number of processes gives other last bits; the same number gives the same bits.
 """
 
 import multiprocessing
@@ -18,16 +17,16 @@ import signal
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.loop import Arrays, keep_freed_memory
+from minipt.learning.memory import keep_freed_memory
+from minipt.learning.optimizers import Arrays
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import prompt_step
@@ -35,10 +34,9 @@ from minipt.transformer.base import Base
 
 # A fork would copy a BLAS library in the middle of whatever its threads were doing.
 SPAWN = multiprocessing.get_context("spawn")
-# What BLAS libraries read, when they are loaded, to know how many threads to use.
+# BLAS libraries read these variables when they are loaded, to know how many threads to use.
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-# How the base's files are read: mapped, they are in memory once. Windows deletes no file that is
-# mapped; there each process reads a copy.
+# Mapped files are in memory once. Windows deletes no mapped file, so each process reads a copy.
 MAPPED = "r" if os.name == "posix" else None
 
 
@@ -47,21 +45,17 @@ class Workers:
 
     Each uses its share of the processor's cores, or what a variable of `THREADS` says.
 
-    >>> with Workers(base, 2) as workers:
-    ...     loss, gradients = workers.prompt_step(prompt, batch)
-
-    Raises MiniptError when a process cannot be started or has died, and when there is no room for
-    the base among the system's temporary files, where it passes through.
+    Raises MiniptError when a process cannot be started or has died, and when the system's temporary
+    files, through which the base is passed on, have no room for it.
     """
 
     def __init__(self, base: Base, count: int) -> None:
         self.base, self.count = base, count
         self.processes: list[_Process] = []
 
-    def __enter__(self) -> Self:
-        each = str(max(1, _cores() // self.count))
+    def __enter__(self) -> "Workers":
         with self._ended_by_errors():
-            with _environment({name: os.environ.get(name, each) for name in THREADS}):
+            with _threads(max(1, _cores() // self.count)):
                 for _ in range(self.count):
                     self.processes.append(_Process())
             for process in self.processes:
@@ -86,11 +80,11 @@ class Workers:
             busy = self.processes[: len(batch.ids)]  # each has a text, where there are few
             for process in busy:
                 process.send((prompt, batch))
-            found = [process.receive() for process in busy]
-        for each in found:
-            if isinstance(each, Exception):
-                raise each
-        losses, parts = zip(*(each for each in found if each is not None), strict=True)
+            results = [process.receive() for process in busy]
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        losses, parts = zip(*(result for result in results if result is not None), strict=True)
         return sum(losses), {name: sum(part[name] for part in parts) for name in parts[0]}
 
     @contextmanager
@@ -104,20 +98,14 @@ class Workers:
 
 
 def share(batch: Batch, k: int, count: int) -> Batch:
-    """Every `count`-th text from the k-th on, so that long and short ones come to all.
-
-    Choices stay as they are.
-    """
+    """Every `count`-th text from the k-th on, so that long and short ones come to all."""
     names = ("ids", "lengths", "targets", "positions")
     arrays = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
     return replace(batch, **{name: array[k::count] for name, array in arrays.items()})
 
 
 class _Process:
-    """One process, and this end of the pipe to it.
-
-    arrived: it has begun to serve.
-    """
+    """One process, and this end of the pipe to it. arrived: it has begun to serve."""
 
     def __init__(self) -> None:
         self.pipe, far_end = SPAWN.Pipe()
@@ -132,22 +120,12 @@ class _Process:
         far_end.close()  # only the process holds it, so that its death is noticed here
 
     def send(self, what: object) -> None:
-        with self._noticing_death():
+        with suppress(ConnectionError):  # it has died, which `receive` says
             self.pipe.send(what)
 
     def receive(self) -> object:
-        with self._noticing_death():
-            return self.pipe.recv()
-
-    def end(self) -> None:
-        self.pipe.close()
-        self.process.terminate()
-        self.process.join()
-
-    @contextmanager
-    def _noticing_death(self) -> Iterator[None]:
         try:
-            yield
+            return self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join()
             advice = "each needs memory of its own: use fewer where it is short"
@@ -157,12 +135,17 @@ class _Process:
             code = self.process.exitcode
             raise MiniptError(f"a worker ended with exit code {code}; {advice}") from None
 
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join()
+
 
 def _serve(pipe: Connection) -> None:
     """In the process: receive the base, then take each step that is asked for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at Ctrl-C the parent ends its workers
     keep_freed_memory()
-    try:
+    with suppress(EOFError, ConnectionError):  # the parent is gone
         pipe.send(True)  # arrived
         k, count, name, config, paths = pipe.recv()
         params = {key: np.asarray(np.load(path, MAPPED)) for key, path in paths.items()}
@@ -170,12 +153,10 @@ def _serve(pipe: Connection) -> None:
         pipe.send(True)  # the files have been read
         while True:
             prompt, batch = pipe.recv()
-            pipe.send(_found(base, prompt, batch, k, count))
-    except (EOFError, ConnectionError):  # the parent is gone
-        return
+            pipe.send(_result(base, prompt, batch, k, count))
 
 
-def _found(
+def _result(
     base: Base, prompt: SoftPrompt, batch: Batch, k: int, count: int
 ) -> tuple[float, Arrays] | Exception | None:
     """What share k adds to the batch's loss and gradients; None: it has no answer."""
@@ -194,44 +175,32 @@ def _found(
 @contextmanager
 def _files(params: Arrays) -> Iterator[dict[str, Path]]:
     """The arrays as files, which are deleted with the block; what is mapped then stays so."""
-    with _room_for_files():
-        directory = tempfile.TemporaryDirectory(prefix="minipt-")
-    with directory:
-        paths = {name: Path(directory.name) / f"{name}.npy" for name in params}
-        with _room_for_files():
+    with ExitStack() as stack:
+        try:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="minipt-"))
+            paths = {name: Path(directory) / f"{name}.npy" for name in params}
             for name, path in paths.items():
                 np.save(path, params[name])
+        except OSError as error:
+            raise MiniptError(
+                f"there is no room for the workers' base among the temporary files ({error}): make "
+                "some, or name another directory in TMPDIR, or use one worker"
+            ) from error
         yield paths
-
-
-@contextmanager
-def _room_for_files() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MiniptError(
-            f"there is no room for the workers' base among the temporary files ({error}): make "
-            "some, or name another directory in TMPDIR, or use one worker"
-        ) from error
 
 
 def _cores() -> int:
     """Those that this process may use, where the system says it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """What processes that are started meanwhile inherit."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+def _threads(count: int) -> Iterator[None]:
+    """Processes that are started meanwhile use so many threads, unless a variable says it."""
+    unset = [name for name in THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(unset, str(count)))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in unset:
+            del os.environ[name]

@@ -51,7 +51,7 @@ def generate(
     _check_settings(limit, temperature, top_k, top_p, seed)
     template = prompt.about.get("template", "{text}") if prompt else "{text}"
     room = base.config.context - (len(prompt.vectors) if prompt else 0)
-    (ids,), cut = encode(base, template, [text], room)
+    (ids,), (cut,) = encode(base, template, [text], room)
     if cut:
         raise MiniptError(
             f"the text is longer than the {room} tokens that base {base.name!r} has room for: "

@@ -49,15 +49,15 @@ def end_token(base: Base) -> int | None:
 
 def encode_responses(
     base: Base, template: str, texts: Sequence[str], responses: Sequence[str], room: int
-) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Rows of token ids, what should follow each row's last, and how many texts had to be cut.
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Rows of token ids, what should follow each row's last, and which texts had to be cut. (N,)
 
     A text of T tokens and its response of R, its end included, become a row of T + R - 1 tokens, at
     most `room`, and a target of R. A text that is too long loses its beginning, a response stays
     whole. Raises MiniptError as `encode` does, and for a response without tokens or without room.
     """
     end = [] if (token := end_token(base)) is None else [token]
-    rows, targets, cut = [], [], 0
+    rows, targets, was_cut = [], [], []
     for text, response in zip(texts, responses, strict=True):
         target = np.append(tokens(base, response), end).astype(np.int64)  # (R,)
         if len(target) > room:
@@ -65,8 +65,8 @@ def encode_responses(
                 f"the response {response!r:.40} has {len(target)} tokens, and base "
                 f"{base.name!r} has room for {room}: shorten it or the prompt"
             )
-        (row,), was_cut = encode(base, template, [text], room - len(target) + 1)  # (T,)
+        (row,), cut = encode(base, template, [text], room - len(target) + 1)  # (T,)
         rows.append(np.concatenate([row, target[:-1]]))
         targets.append(target)
-        cut += was_cut
-    return rows, targets, cut
+        was_cut.extend(cut)
+    return rows, targets, np.array(was_cut, bool)

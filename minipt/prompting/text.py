@@ -104,8 +104,8 @@ class QuestionFormat:
 
 def encode(
     base: Base, template: str, texts: Sequence[str], room: int
-) -> tuple[list[np.ndarray], int]:
-    """Each text in the template as token ids, and how many texts had to be cut to fit.
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Each of N texts in the template as token ids, and which had to be cut to fit. (N,)
 
     A base that is not causal gets its special tokens around each text, such as [CLS] and [SEP]. A
     text of more than `room` tokens loses its beginning, so that the words next to the answer stay.
@@ -121,15 +121,15 @@ def encode(
             f'a template says where the text goes with "{{text}}"; {template!r} does not'
         )
     filled = [template.replace("{text}", text) for text in texts]
-    rows, cut = [], 0
+    rows, was_cut = [], []
     for text, encoding in zip(texts, _tokenize(base, filled, special), strict=True):
         if len(encoding) <= 2 * first:
             raise MiniptError(f"the text {text!r} has no tokens: give it at least one word")
-        if len(encoding) > room:
+        was_cut.append(len(encoding) > room)
+        if was_cut[-1]:
             encoding = encoding[:first] + encoding[first - room :]
-            cut += 1
         rows.append(np.array(encoding, np.int64))
-    return rows, cut
+    return rows, np.array(was_cut, bool)
 
 
 def tokens(base: Base, words: str) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Pictures: a run's curves, one training step as a page, and what a prompt reads as.
 
 In: plain numbers and arrays. Out: a matplotlib `Figure`, to be saved or shown in a notebook.
-matplotlib is imported only when something is drawn, and nothing here touches its global state. The
-story continues in `report.py`.
+matplotlib is imported only when something is drawn, and nothing here touches its global state.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def draw_step(
     answers: Mapping[str, Sequence[float]],
     labels: Sequence[str],
 ) -> Figure:
-    """One training step as a page: who reads which prompt vector, what each learns, what changes.
+    """One training step as a page: attention to the prompt's vectors, their gradient, the answers.
 
     tokens: T of them, as strings. last_token (L, P) and all_tokens (T, P): attention, the mean over
     the heads. gradient (P,): its norm at each vector. answers: probabilities of the K labels, by
@@ -114,7 +113,7 @@ def draw_lines(
 ) -> Figure:
     """A measure over named settings, with bars from the lowest to the highest seed.
 
-    of: what the settings are of. lines: by name, the mean, lowest and highest at each setting.
+    of: the name of the setting. lines: by name, the mean, lowest and highest at each setting.
     across: values to draw across, by name.
     """
     from matplotlib.figure import Figure
@@ -147,11 +146,11 @@ def draw_reading(
     attention: np.ndarray,
     changes: np.ndarray,
 ) -> Figure:
-    """A prompt of P vectors as a page: where they lie, who reads them, what is lost without each.
+    """A prompt of P vectors as a page: where they lie, who reads them, the loss without each.
 
-    places: (N, 2) on a map, of "words", "prompt" and perhaps "start"; share: of the words' variance
-    that the map shows. closest: by the measure and by whose it is, numbers to compare. attention
-    (L, P): by layer. changes (P,): of the loss, without each vector.
+    places: (N, 2) on a map, of "words", "prompt" and perhaps "start"; share: the share of the
+    words' variance that the map shows. closest: numbers to compare, by the measure and by the
+    group. attention (L, P): by layer. changes (P,): of the loss, without each vector.
     """
     from matplotlib.figure import Figure
 
@@ -176,7 +175,7 @@ def draw_reading(
 
 
 def _map(axes: Axes, places: Mapping[str, np.ndarray], share: float) -> None:
-    """The words as a cloud, and the way of each vector from its start, if that is known."""
+    """The words as a cloud, and the path of each vector from its start, if that is known."""
     prompt = places["prompt"]
     axes.scatter(*places["words"].T, s=3, color=GREY, alpha=0.3, label="words")
     if "start" in places:

@@ -1,8 +1,7 @@
-"""What a finished run has to say for itself: beside its rivals, in examples, and with its proof.
+"""The result of a finished run: beside its rivals, in examples, and with the proof of the base.
 
-In: a base, a task and a finished run. Out: the record that `run.json` keeps, and the same as plain
-text of at most 100 columns. Accuracies are of the test split and stand with their 95 % intervals.
-The story continues in `xray.py`, which looks into a single step.
+In: a base, a task and a finished run. Out: the record for `run.json`, and the same as plain text of
+at most 100 columns. Accuracies are of the test split and stand with their 95 % intervals.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from minipt.files.versions import versions
 from minipt.learning.evaluate import Evaluation, evaluate
-from minipt.learning.loop import Settings
+from minipt.learning.settings import Settings
 from minipt.learning.tune import Run
 from minipt.prompting.generate import write
 from minipt.prompting.prompt import SoftPrompt
@@ -37,9 +36,9 @@ class Score:
     loss: float | None = None
 
     @classmethod
-    def of(cls, found: Evaluation) -> "Score":
-        """Without what was answered to which text."""
-        return cls(found.correct, found.total, found.loss)
+    def of(cls, evaluation: Evaluation) -> "Score":
+        """An evaluation without its answers to each text."""
+        return cls(evaluation.correct, evaluation.total, evaluation.loss)
 
     @property
     def accuracy(self) -> float:
@@ -53,9 +52,9 @@ class Score:
 
 
 def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, Score]:
-    """A tuned prompt's result on the test split, last, behind what it must be compared with.
+    """Scores on the test split: those to compare with, and last that of the tuned prompt.
 
-    They are those of `baselines` and, if the task has an instruction, "written": the base with
+    The first are those of `baselines` and, if the task has an instruction, "written": the base with
     these words, written by hand, in front of the text.
     """
     scores = baselines(base, task)
@@ -66,10 +65,10 @@ def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, 
 
 
 def baselines(base: Base, task: Task) -> dict[str, Score]:
-    """What the test split takes no prompt for.
+    """Scores on the test split that need no prompt.
 
     majority: the training split's most frequent answer, always. bag_of_words: a linear model of the
-    words, of labels only. untuned: the base as it is.
+    words, for labels only. untuned: the base as it is.
     """
     test = task.test
     scores = {"majority": Score(test.answers.count(task.majority), len(test.texts))}
@@ -80,7 +79,7 @@ def baselines(base: Base, task: Task) -> dict[str, Score]:
 
 
 def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> dict:
-    """All that `run.json` says but for where the base lies; nothing but what JSON knows."""
+    """The content of `run.json` without the place of the base, in types that JSON knows."""
     best = run.history[run.best_step]
     others = {f"{name}_accuracy": score.accuracy for name, score in scores.items()}
     losses = {f"{name}_loss": score.loss for name, score in scores.items()}
@@ -120,7 +119,7 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
 
 
 def introduce(base: Base, task: Task, settings: Settings) -> str:
-    """What is about to happen: the task, the frozen base, the prompt."""
+    """The task, the frozen base and the prompt, to be shown before the first step."""
     config = base.config
     start = repr(settings.method)
     if settings.method == "text":
@@ -137,7 +136,7 @@ def introduce(base: Base, task: Task, settings: Settings) -> str:
 
 
 def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
-    """The result as text: comparison, counts, ten messages, the way it was read, cost and proof."""
+    """The result as text: comparison, counts, ten messages, how it was read, size and proof."""
     parts = [comparison_table(task, scores)]
     if 0 < len(task.labels) <= MOST_CLASSES:
         parts.append(class_table(task, run.test))
@@ -193,7 +192,7 @@ def message_table(task: Task, evaluation: Evaluation) -> str:
 
 
 def response_table(base: Base, task: Task, run: Run) -> str:
-    """Ten test prompts' ends, their responses and what the base writes, greedily; an x: wrong."""
+    """The ends of ten test prompts, their responses, and what the base writes; an x: wrong."""
     texts, responses = task.test.texts[:MESSAGES], task.test.responses[:MESSAGES]
     room = base.config.context - len(run.prompt.vectors)
     token_rows, targets, _ = encode_responses(base, task.template, texts, responses, room)
@@ -211,16 +210,16 @@ def response_table(base: Base, task: Task, run: Run) -> str:
 
 
 def choose_messages(labels: np.ndarray, count: int) -> list[int]:
-    """Indices of texts, from each class in turn, as they come. labels (N,)"""
+    """Indices of the first texts, taken from each class in turn. labels (N,)"""
     queues = [list(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    chosen: list[int] = []
-    while len(chosen) < count and any(queues):
-        chosen += [int(queue.pop(0)) for queue in queues if queue]
-    return chosen[:count]
+    indices: list[int] = []
+    while len(indices) < count and any(queues):
+        indices += [int(queue.pop(0)) for queue in queues if queue]
+    return indices[:count]
 
 
 def account(base: Base, prompt: SoftPrompt) -> str:
-    """What was trained, what share of the base that is, and the proof that the base is the same."""
+    """The size of what was trained, beside the base's, and the proof that the base is the same."""
     P, C = prompt.vectors.shape
     numbers = sum(array.size for array in prompt.arrays().values())
     head = "" if prompt.head is None else " and a head of {} x {}".format(*prompt.head.shape)
@@ -254,5 +253,5 @@ def shorten(text: str, width: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Without line breaks, runs of white space and what a terminal would not print."""
+    """The text without line breaks, runs of white space and characters that are not printable."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -2,8 +2,7 @@
 
 In: a finished run. Out: `runs/<name>/` with `run.json`, `history.csv`, `prompt.safetensors` and
 `curves.png`. While a run is under way, `runs/<name>.unfinished/` holds the checkpoint from which
-`--resume` continues, and after Ctrl-C the best prompt so far. The story continues in `plot.py`,
-which draws the picture, and in `report.py`, which says what the numbers mean.
+`--resume` continues, and after Ctrl-C the best prompt so far.
 """
 
 from __future__ import annotations
@@ -42,26 +41,26 @@ HISTORY = (
 
 
 def choose_directory(name: str | None, task: str, base: str, seed: int, resume: bool) -> Path:
-    """Where a run will stand, `runs/<name>/`; its `unfinished` directory is made, which claims it.
+    """The directory of a run, `runs/<name>/`; to claim it, its `unfinished` directory is made.
 
-    name: the user's own, None: made of task, base and seed, and numbered where that is taken, so
-    that a second run never meets the first. resume: of the runs under that name, the one that was
-    interrupted last. Raises MiniptError for a name that is no plain file name or is taken, and
-    where there is nothing to resume.
+    name: the user's own; None: made of task, base and seed, and numbered where that is taken, so
+    that a second run never meets the first. resume: of the runs under that name, choose the one
+    that was interrupted last. Raises MiniptError for a name that is no plain file name or is taken,
+    and where there is nothing to resume.
     """
     if name is not None and name != (_shortened(name) or None):
         raise MiniptError(f"a run's name is one plain word such as spam-2, not {name!r:.40}")
     stem = name or f"{_shortened(task)}-{_shortened(base)}-{seed}"
     places = [RUNS / stem] if name else takewhile(_is_taken, _numbered(stem))
     if resume:
-        found = [each for each in places if checkpoint_path(each).exists() and not each.exists()]
-        if not found:
+        begun = [each for each in places if checkpoint_path(each).exists() and not each.exists()]
+        if not begun:
             left = unfinished(RUNS / stem)
             advice = f"remove {left} and start" if left.exists() else "start it"
             raise MiniptError(
                 f"no interrupted run under {RUNS / stem} to go on with: {advice} without --resume"
             )
-        return max(found, key=lambda each: checkpoint_path(each).stat().st_mtime)
+        return max(begun, key=lambda each: checkpoint_path(each).stat().st_mtime)
     if name and not _claim(RUNS / name):
         left = RUNS / name
         left, advice = (left, "") if left.exists() else (unfinished(left), ", or try --resume")
@@ -70,7 +69,7 @@ def choose_directory(name: str | None, task: str, base: str, seed: int, resume: 
 
 
 def unfinished(directory: Path) -> Path:
-    """What stands beside a run's place until the run is complete."""
+    """The directory that stands beside a run's place until the run is complete."""
     return directory.with_name(f"{directory.name}.unfinished")
 
 
@@ -82,9 +81,9 @@ def checkpoint_path(directory: Path) -> Path:
 def write_run(
     directory: Path, record: dict, history: list[dict], prompt: SoftPrompt, curves: Figure
 ) -> None:
-    """Write a finished run's four files, then remove what was unfinished.
+    """Write a finished run's four files, then remove its `unfinished` directory.
 
-    record: what can be said in JSON. Raises MiniptError, leaving nothing half-written, when the
+    record: of types that JSON knows. Raises MiniptError, leaving nothing half-written, when the
     directory exists or cannot be written or the disk is full.
     """
     with complete_directory(directory) as partial:
@@ -110,7 +109,7 @@ def write_interrupted(directory: Path, record: dict, prompt: SoftPrompt) -> None
 
 
 def check_page(path: Path | None) -> None:
-    """Raise MiniptError for a page's path whose ending is none that can be drawn."""
+    """Raise MiniptError for a page's path with an ending that cannot be drawn."""
     if path and path.suffix.lower() not in PAGES:
         raise MiniptError(f"a page is saved as {' or '.join(PAGES)}, which {path} is not")
 
@@ -122,7 +121,7 @@ def save_page(figure: Figure, path: Path) -> None:
 
 
 def remove_empty(directory: Path) -> None:
-    """Take away the unfinished run's directory if a failure came before its first checkpoint."""
+    """Remove the unfinished run's directory if a failure came before its first checkpoint."""
     for place in (unfinished(directory), directory.parent):
         try:
             place.rmdir()
@@ -133,25 +132,25 @@ def remove_empty(directory: Path) -> None:
 def find_base(path: str | Path) -> str:
     """The base to load for a run's directory or a prompt's file: a name, or a directory's path.
 
-    Where another base was found stands in the `run.json` beside the prompt; one of `minipt bases`
-    is known by its name. Raises MiniptError when the file is missing, no prompt, or says only the
-    name of another base.
+    A base of `minipt bases` is known by its name. The `run.json` beside the prompt says where any
+    other base was. Raises MiniptError when the file is missing, is no prompt, or says only the name
+    of another base.
     """
     path = Path(path)
     path = path / "prompt.safetensors" if path.is_dir() else path
     _, record = read_tensors(path, "prompt", "give a run's directory or its file")
     name = record.get("base_name")
     try:
-        found = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
-        found = found if isinstance(found, str) else None
+        place = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
+        place = place if isinstance(place, str) else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        found = None
-    if found is None and name not in NAMES:
+        place = None
+    if place is None and name not in NAMES:
         raise MiniptError(
             f"{path} was made for base {name!r}, which `minipt bases` does not know: say where "
             "it is with --base"
         )
-    return found or name
+    return place or name
 
 
 def _shortened(name: str) -> str:

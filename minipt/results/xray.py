@@ -1,8 +1,8 @@
 """One training step under glass: every array by name, and what the step changed.
 
-In: a base, a prompt, one text and the label it should be answered with. Out: an `XRay`, as a table
-of all activations and gradients in the order of computation, and as a page drawn by `plot.py`. The
-arrays are those of the trace, which the step itself used. The story ends in `cli.py`.
+In: a base, a prompt, one text and its right label. Out: an `XRay`, as a table of all activations
+and gradients in the order of computation, and as a page drawn by `plot.py`. The arrays are those of
+the trace, which the step itself used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
-from minipt.learning.tune import defaults_for
+from minipt.learning.settings import defaults_for
 from minipt.maths.ops import softmax
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch, batches, encode
@@ -40,9 +40,9 @@ differentiates through in one formula."""
 class XRay:
     """A step of one text of T tokens.
 
-    cut: whether the text was too long and lost its beginning. target: the index of the label that
-    the text should get. gradient (P, C), not clipped.
-    probabilities: (K,) each, of the base without a prompt, and before and after the step.
+    cut: the text was too long and lost its beginning. target: the index of the right label.
+    gradient (P, C), not clipped. probabilities: (K,) each, of the base without a prompt, and before
+    and after the step.
     """
 
     trace: Trace
@@ -62,7 +62,7 @@ def take_step(
     text: str,
     target: int | None = None,
 ) -> XRay:
-    """The step that `minipt tune` would take first, on one text; the given prompt stays as it is.
+    """The first step of `minipt tune`, on one text; the given prompt stays as it is.
 
     target: an index into label_words; None: the answer that the prompt finds least likely, so that
     there is something to learn. Raises MiniptError for a text without tokens.
@@ -71,7 +71,8 @@ def take_step(
     question = question_format(base, template, label_words)
     if prompt.head is not None:
         question = replace(question, choices=prompt.head)
-    rows, cut = encode(base, question.template, [text], base.config.context - len(prompt.vectors))
+    room = base.config.context - len(prompt.vectors)
+    rows, (cut,) = encode(base, question.template, [text], room)
 
     def batch_for(target: int) -> Batch:
         ((_, batch),) = batches(rows, np.array([target]), question, 1)
@@ -92,7 +93,7 @@ def take_step(
     OPTIMIZERS[settings.optimizer]().step({"prompt": after.vectors}, clipped, rate)
     changes = {"no prompt": probabilities(None), "before": before, "after": probabilities(after)}
     tokens = [base.tokenizer.decode([token], skip_special_tokens=False) for token in rows[0]]
-    return XRay(trace, tokens, cut > 0, target, loss, gradient, changes)
+    return XRay(trace, tokens, bool(cut), target, loss, gradient, changes)
 
 
 def tell_step(xray: XRay, labels: Sequence[str]) -> str:
@@ -114,7 +115,7 @@ def tell_step(xray: XRay, labels: Sequence[str]) -> str:
 
 
 def describe(xray: XRay, labels: Sequence[str], text: str) -> dict:
-    """The step in what JSON knows: the table, the sizes of the gradient, the probabilities."""
+    """The step in types that JSON knows: the table, the gradient's norms, the probabilities."""
     return {
         "text": text,
         "label": labels[xray.target],

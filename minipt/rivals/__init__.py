@@ -1,7 +1,7 @@
 """What one would try instead of a soft prompt, each a short file with one idea.
 
-In: a base and a task. Out: a `Learner`, for the same loop, data, splits and steps. All of them
-leave the base as it is.
+In: a base, a task and settings. Out: a `Learner`, for the same loop, data, splits and steps, which
+does not change the base.
 
     weights      full fine-tuning; BitFit, the biases alone
     lora         LoRA: a product of two thin matrices beside each weight
@@ -15,7 +15,7 @@ leave the base as it is.
 """
 
 from minipt.errors import MiniptError
-from minipt.learning.loop import Learner
+from minipt.learning.learner import Learner
 from minipt.learning.tune import PromptLearner
 from minipt.rivals.discrete import DiscreteLearner
 from minipt.rivals.lora import LoraLearner
@@ -53,9 +53,9 @@ VARIANTS = (
     WaywardLearner,
 )
 LEARNERS: dict[str, type[Learner]] = {each.name: each for each in RIVALS + VARIANTS}
-# Learning rates to choose from on validation, the likeliest first. The first of each is the best of
-# four (of a prefix's six, of a prompt's five) for the tiny base, seed 0, on validation: of
-# "questions" after 250 steps, a prompt's of film reviews.
+# Learning rates to choose from on validation, the likeliest first. For the tiny base, seed 0, the
+# first of each was the best of four on validation (for a prefix of six, for a prompt of five): on
+# "questions" after 250 steps, for a prompt on film reviews.
 RATES = {
     "prompt": (1.0, 0.3),
     "full": (1e-3, 3e-4),
@@ -64,11 +64,11 @@ RATES = {
     "probe": (3e-2, 1e-1),
     "prefix": (0.3, 0.1),
     "prefix-mlp": (3e-3, 1e-2),
-    "prompt-residual": (0.1, 0.03),  # for its network's weights too
+    "prompt-residual": (0.1, 0.03),  # the rate of its network's weights too
     "discrete": (1.0,),  # it uses none
 }
-# The same for larger bases, the best of two to four on validation of film reviews, seed 0: with
-# MiniLM after 100 steps, with SmolLM2 after 40, on the first 200 texts of the split; SmolLM2's
+# The same for larger bases: the best of two to four on validation of film reviews, seed 0, after
+# 100 steps with MiniLM, and with SmolLM2 after 40, on the first 200 texts of the split. SmolLM2's
 # prompt has the rate of `minipt tune`.
 RATES_OF = {
     "minilm": {

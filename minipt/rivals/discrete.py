@@ -1,16 +1,15 @@
 """A prompt of real tokens, found by search: the gradient proposes, the loss decides.
 
-In: a frozen base and a task. Out: P token ids, which can be read as text and typed in front of any
-text. A token cannot move along a gradient, but to first order the gradient g of the embedding at
+In: a frozen base and a task. Out: P token ids. They can be read as text and typed in front of any
+text. A token cannot move along a gradient. But to first order, the gradient g of the embedding at
 its place says how the loss changes when the token v stands there instead of w:
 
     loss(v) ≈ loss(w) + (e_v - e_w) · g
 
-(HotFlip: Ebrahimi et al. 2018, there to raise the loss.) Each step takes one place, lets the tokens
-of the largest -e_v · g be candidates, and tries each, here on the same batch; the best stays if it
-is better than what stood there (after AutoPrompt: Shin et al. 2020, section 2.2, which tries them
-on another batch). The gradient is that of the soft prompt made of the tokens' embeddings. The story
-continues in `written.py`.
+(HotFlip: Ebrahimi et al. 2018, who raise the loss.) Each step takes one place. The tokens of the
+largest -e_v · g are the candidates, and each is tried on the same batch. The best one stays if it
+is better than the token before (after AutoPrompt: Shin et al. 2020, section 2.2, with another batch
+to try on). The gradient is that of the soft prompt made of the tokens' embeddings.
 """
 
 from dataclasses import replace
@@ -18,8 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
-from minipt.learning.optimizers import Optimizer
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays, Optimizer
+from minipt.learning.settings import Settings
 from minipt.maths.ops import cross_entropy
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import init_prompt, word_ids
@@ -33,7 +33,7 @@ CANDIDATES = 10
 
 
 class DiscreteLearner(Learner):
-    """arrays: "tokens" (P,), ids, at first those nearest to the start of a soft prompt.
+    """arrays: "tokens" (P,), ids; the first ones are those nearest to a soft prompt's start.
 
     Their gradient is that of their embeddings, (P, C). The learning rate is not used.
     Raises MiniptError for a start that makes no sense.
@@ -41,13 +41,13 @@ class DiscreteLearner(Learner):
 
     name = "discrete"
 
-    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+    def __init__(self, base: Base, task: Task, settings: Settings) -> None:
         self.base = base
         self.table = base.params["token.table"]  # (V, C)
         self.question = task_question(base, None, task.train, task)
-        self.room = base.config.context - chosen.length
+        self.room = base.config.context - settings.length
         self.start = init_prompt(
-            base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
+            base, settings.length, settings.method, settings.seed, settings.text, task.label_words
         )
         self.ordinary = word_ids(base)  # (O,)
         nearest = nearest_rows(self.table[self.ordinary], self.start.vectors)  # (P,)
@@ -84,15 +84,15 @@ class DiscreteLearner(Learner):
     def answerer(self) -> Answer:
         return answerer(self.base, self.soft(self.arrays["tokens"]))
 
-    def measures(self) -> dict[str, float]:
+    def measurements(self) -> dict[str, float]:
         return {"tokens_changed": int((self.arrays["tokens"] != self.first).sum())}
 
     def text(self) -> str:
-        """The prompt as one reads it."""
+        """The prompt as text."""
         return self.base.tokenizer.decode(self.arrays["tokens"].tolist())
 
 
 def batch_loss(base: Base, prompt: SoftPrompt, batch: Batch) -> float:
-    """The mean cross-entropy of a batch in nats, without a way back."""
+    """The mean cross-entropy of a batch in nats, forward only."""
     losses, _ = cross_entropy(answerer(base, prompt)(batch), batch.answers)
     return float(losses.mean())

@@ -7,15 +7,17 @@ Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.
 
 with B = 0 at the start, so that the first step sees the base as it is. By the chain rule
 dA = scale dW' Bᵀ and dB = scale Aᵀ dW'. So LoRA is full fine-tuning of these matrices through a
-bottleneck, and is written here as that: A B is added to a copy of W before each step, and dW' comes
-out of the same backward. (To compute x A and then (x A) B instead never forms dW', which is cheaper
-for wide layers; the numbers are the same.) The story continues in `probe.py`.
+bottleneck, and this file writes it so: A B is added to a copy of W before each step, and the same
+backward gives dW'. (To compute x A and then (x A) B never forms dW', which is cheaper for wide
+layers; the numbers are the same.)
 """
 
 import numpy as np
 
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after
 from minipt.rivals.weights import weights_step, with_params
@@ -31,15 +33,15 @@ class LoraLearner(Learner):
 
     name = "lora"
 
-    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+    def __init__(self, base: Base, task: Task, settings: Settings) -> None:
         self.base = base
         self.question = task_question(base, None, task.train, task)
         self.room = base.config.context
         self.adapted = [name for name in base.params if name.endswith(ADAPTED)]
-        rng, self.arrays = np.random.default_rng(chosen.seed), {}
+        rng, self.arrays = np.random.default_rng(settings.seed), {}
         for name in self.adapted:
             inputs, outputs = base.params[name].shape
-            # As wide as PEFT draws it: uniform, of the deviation 1 / √(3 I).
+            # PEFT draws it so: uniform, with the deviation 1 / √(3 I).
             drawn = rng.uniform(-(inputs**-0.5), inputs**-0.5, (inputs, RANK))
             self.arrays[f"{name}.A"] = drawn.astype(base.dtype)
             self.arrays[f"{name}.B"] = np.zeros((RANK, outputs), base.dtype)
@@ -48,9 +50,9 @@ class LoraLearner(Learner):
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
         self._merge()
-        loss, found = weights_step(self.tuned, batch, self.adapted)
+        loss, dweights = weights_step(self.tuned, batch, self.adapted)
         gradients = {}
-        for name, dweight in found.items():
+        for name, dweight in dweights.items():
             A, B = self.arrays[f"{name}.A"], self.arrays[f"{name}.B"]
             gradients[f"{name}.A"] = SCALE * (dweight @ B.T)
             gradients[f"{name}.B"] = SCALE * (A.T @ dweight)

@@ -1,26 +1,26 @@
-"""Deep prefix tuning: not vectors in front of the text learn, but what they would leave behind.
+"""Deep prefix tuning: what learns is the keys and values that vectors would leave in each layer.
 
 Li and Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", section 4; Liu et
 al. 2022, "P-Tuning v2", section 3. In a causal base a prompt reaches the texts only through the
-keys and values that it leaves in each layer, the `past` of `model.py`. Here these are what is
-trained, each layer's for itself: 2 L Hkv D numbers a position instead of C. A step is the texts'
-own, whose backward ends at the past; a prompt's forward and backward are gone.
+keys and values that it leaves in each layer, the `past` of `model.py`. Here these are trained, each
+layer's for itself: 2 L Hkv D numbers a position instead of C. A step is the texts' own, and its
+backward ends at the past. The start is the past that a prompt leaves: with few texts, keys and
+values of real words do better than random ones (Li and Liang, section 7.4).
 
-The start is what a prompt leaves: keys and values of real words are such as the base knows, and do
-better than random ones where there are few texts (Li and Liang, section 7.4).
+In a base that is not causal, all rows of a text read the keys and values in front of it too. But no
+text changes them there, as it would change the rows of a prompt. So the start is what a prompt
+leaves that stands alone. In every base a text's positions begin at P, as behind a prompt, and as
+transformers counts behind `past_key_values`. A rotary key keeps the rotation of its own position.
 
-Texts of a base that is not causal read keys and values in front of them as well, all rows all of
-them; but there no text changes them, as it would the rows of a prompt. So their start is what a
-prompt leaves that stands alone. In every base a text's positions begin at P, as behind a prompt and
-as transformers counts behind `past_key_values`; a rotary key keeps the turn of its own position.
-
-In: a frozen base and a task. Out: keys and values. The story continues in `discrete.py`.
+In: a frozen base and a task. Out: keys and values.
 """
 
 import numpy as np
 
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.maths import ops
 from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch
@@ -41,17 +41,17 @@ class PrefixLearner(Learner):
 
     name = "prefix"
 
-    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+    def __init__(self, base: Base, task: Task, settings: Settings) -> None:
         self.base = base
         self.question = task_question(base, None, task.train, task)
-        self.room = base.config.context - chosen.length
-        self.arrays = start(base, task, chosen)
+        self.room = base.config.context - settings.length
+        self.arrays = start(base, task, settings)
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
-        return prefix_step(self.base, batch, self.kept())
+        return prefix_step(self.base, batch, self.to_store())
 
     def answerer(self) -> Answer:
-        past = as_past(self.kept())
+        past = as_past(self.to_store())
         return lambda batch: logits_after(self.base, batch, past)
 
 
@@ -61,25 +61,24 @@ class MlpPrefixLearner(PrefixLearner):
         hidden = tanh(rows weight1 + bias1)     (P, M)
         out    = hidden weight2 + bias2         (P, 2 L Hkv D)
 
-    A row of `out` holds a position's keys and values, and these are all that a user keeps. The five
-    arrays are there for the training only: one step moves all layers and positions together, which
-    Li and Liang found steadier than to train `out` itself.
+    A row of `out` holds a position's keys and values, and a user stores these only. The five arrays
+    serve the training: one step moves all layers and positions together, which Li and Liang found
+    steadier than to train `out` itself.
 
-    The start is that of `PrefixLearner`: rows and weight1 are drawn, and weight2 is the smallest
-    that turns `hidden` into what a prompt leaves. It exists where P <= M, as P random rows of M
-    numbers are independent; for a longer prefix it is the closest. (With weight2 drawn too, as PEFT
-    draws it, the texts would first read noise.)
+    The start is that of `PrefixLearner`. Rows and weight1 are drawn; weight2 is the smallest that
+    turns `hidden` into a prompt's past. It exists where P <= M, since P random rows of M numbers
+    are independent; for a longer prefix it is the closest. (PEFT draws weight2 too.)
 
     arrays: "rows" (P, M), "weight1" (M, M), "bias1" (M,), "weight2" (M, 2 L Hkv D), "bias2".
     """
 
     name = "prefix-mlp"
 
-    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
-        super().__init__(base, task, chosen)
+    def __init__(self, base: Base, task: Task, settings: Settings) -> None:
+        super().__init__(base, task, settings)
         self.shape = self.arrays["keys"].shape  # (L, Hkv, P, D)
         out = _as_rows(self.arrays)  # (P, 2 L Hkv D)
-        rng = np.random.default_rng(chosen.seed)
+        rng = np.random.default_rng(settings.seed)
         rows = rng.standard_normal((len(out), WIDTH))
         weight1 = rng.standard_normal((WIDTH, WIDTH)) * WIDTH**-0.5
         weight2 = np.linalg.lstsq(np.tanh(rows @ weight1), out)[0]
@@ -87,8 +86,8 @@ class MlpPrefixLearner(PrefixLearner):
         drawn |= {"weight2": weight2, "bias2": np.zeros(out.shape[1])}
         self.arrays = {name: array.astype(base.dtype) for name, array in drawn.items()}
 
-    def kept(self) -> Arrays:
-        """What a user keeps of the network: the keys and values that it gives now."""
+    def to_store(self) -> Arrays:
+        """The keys and values that the network gives now; nobody needs the network later."""
         return _from_rows(network(self.arrays)[0], self.shape)
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
@@ -97,10 +96,10 @@ class MlpPrefixLearner(PrefixLearner):
         return loss, network_dw(_as_rows(dprefix), hidden, self.arrays)
 
 
-def start(base: Base, task: Task, chosen: Settings) -> Arrays:
+def start(base: Base, task: Task, settings: Settings) -> Arrays:
     """The keys and values that a prompt of these settings leaves, copied, (L, Hkv, P, D) each."""
     prompt = init_prompt(
-        base, chosen.length, chosen.method, chosen.seed, chosen.text, task.label_words
+        base, settings.length, settings.method, settings.seed, settings.text, task.label_words
     )
     return _from_past(run_prompt(base, prompt))
 
@@ -145,7 +144,7 @@ def network_dw(dout: np.ndarray, hidden: np.ndarray, arrays: Arrays) -> Arrays:
 
 
 def _from_past(past: Past) -> Arrays:
-    """All layers' keys in one array and all values in another, contiguous, as a file needs them."""
+    """All layers' keys in one array and all values in another, contiguous for a file."""
     keys, values = zip(*past, strict=True)
     return {"keys": np.array(keys), "values": np.array(values)}
 

@@ -1,15 +1,15 @@
 """The linear probe: the base only describes a text, and a linear map of the description learns.
 
 Alain and Bengio 2017, "Understanding intermediate layers using linear classifier probes", at the
-last layer. In: a frozen base, which reads the texts without a prompt, and of each text the features
-(C,) that it would answer with: what a decoder's output matrix or a masked-word head's table is
-compared with, an encoder's unit vector. Out: a weight (C, K) and a bias (K,) that make logits of
-them. What no probe can find, a prompt has to make the base compute.
+last layer. In: a frozen base, which reads the texts without a prompt and gives the features (C,) of
+each. A decoder compares them with its output matrix, a masked-word head with its table; an
+encoder's are a unit vector. Out: a weight (C, K) and a bias (K,) that make logits of them. What no
+probe can find, a prompt has to make the base compute.
 
-Features are taken as they come, neither centred nor scaled. Adam moves every weight by about the
-rate, however large its gradient, and so a logit by about the rate times the sum of a text's
-|features|: 130 times the rate behind the tiny base's last norm, 15 times with MiniLM's unit
-vectors. Hence the rate that is good depends on the base. The story continues in `prefix.py`.
+Features are neither centred nor scaled. Adam moves every weight by about the rate, however large
+its gradient, and so a logit by about the rate times the sum of a text's |features|: 130 times the
+rate behind the tiny base's last norm, 15 times with MiniLM's unit vectors. Hence the best rate
+depends on the base.
 """
 
 from dataclasses import replace
@@ -18,7 +18,9 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.maths import ops
 from minipt.prompting.readout import read_features
 from minipt.prompting.text import Batch
@@ -36,7 +38,7 @@ class ProbeLearner(Learner):
 
     name = "probe"
 
-    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+    def __init__(self, base: Base, task: Task, settings: Settings) -> None:
         question = task_question(base, None, task.train, task)
         if question.choices is None:
             raise MiniptError("a probe is trained for labels, not for responses: tune a prompt")
@@ -66,5 +68,5 @@ class ProbeLearner(Learner):
 
 
 def features(base: Base, batch: Batch) -> np.ndarray:
-    """What the base's own answers are made from, without a prompt: a row a text. (B, C)"""
+    """A row for each text: what the base makes its own answer from, without a prompt. (B, C)"""
     return read_features(base, hidden_after(base, batch, None), batch, ForwardOnly())

@@ -1,41 +1,40 @@
 """The soft prompt with one thing added against learning its training texts by heart: five of them.
 
 In: what `PromptLearner` takes. Out: the same, a prompt (P, C), learnt a little differently. Three
-add a penalty to the loss, a spring from each vector to a place of its own:
+learners add a penalty to the loss, a spring from each vector to a place of its own:
 
     minimised = cross-entropy + STRENGTH / 2 Σ_p |vector_p - place_p|²
 
-Two let the base read other vectors in each step of learning, drawn anew, and minimise the
-cross-entropy of what is read:
+Two learners let the base read other vectors, drawn in each step, and minimise their cross-entropy:
 
     read = scale · vectors + shift,    so d loss / d vectors = scale · d loss / d read
 
-The loss that is reported is always the cross-entropy alone, and answers are given by the vectors as
-they are. The penalty's gradient passes through Adam with the rest, which Loshchilov & Hutter 2019
-call L2 regularisation, to tell it from the decay of AdamW. The story continues in `residual.py`.
+The reported loss is always the cross-entropy alone, and the vectors as they are give the answers.
+The penalty's gradient passes through Adam with the rest. Loshchilov & Hutter 2019 call this L2
+regularisation, to tell it from the decay of AdamW.
 """
 
 import numpy as np
 
-from minipt.learning.loop import Arrays
+from minipt.learning.optimizers import Arrays
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer
 
-# At the rate 1.0 the tiny base's prompt grows to a norm of about 200, where the cross-entropy's
-# gradient has one of about 0.05: the penalty's then has 0.02.
+# At the rate 1.0 the tiny base's prompt grows to a norm of about 200. There the cross-entropy's
+# gradient has a norm of about 0.05, and the penalty's of 0.02.
 STRENGTH = 1e-4
 DROPPED = 0.1  # the share of vectors: two of twenty
 NOISE = 1.0  # in units of the deviation of the base's token embeddings
 
 
 class PulledLearner(PromptLearner):
-    """What the penalties share."""
+    """A prompt with a penalty."""
 
     strength = STRENGTH
 
     def places(self) -> np.ndarray:
-        """Where each vector is pulled to. (P, C), or what broadcasts to it"""
+        """The place that each vector is pulled to. (P, C), or what broadcasts to it"""
         raise NotImplementedError
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
@@ -67,8 +66,8 @@ class DecayToStartLearner(PulledLearner):
 class NearestLearner(PulledLearner):
     """Towards words: each vector to the token embedding nearest to it.
 
-    The commitment loss of van den Oord, Vinyals & Kavukcuoglu 2017 (eq. 3, its third term). While
-    the nearest stays the same it does not move, so that the gradient is that of the distance.
+    The commitment loss of van den Oord, Vinyals & Kavukcuoglu 2017 (eq. 3, its third term). The
+    place stands still while the nearest stays the same, so the gradient is that of the distance.
     """
 
     name = "prompt-nearest"
@@ -80,7 +79,7 @@ class NearestLearner(PulledLearner):
 
 
 class DrawnLearner(PromptLearner):
-    """What dropout and noise share. prompt: what the base read last, drawn or as it is learnt."""
+    """A prompt that is drawn anew in each step. prompt: what the base read last."""
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The scale and the shift of one step, each broadcasting to (P, C)."""
@@ -97,16 +96,16 @@ class DrawnLearner(PromptLearner):
         self._read(self.arrays["prompt"])
         return super().answerer()
 
-    def measures(self) -> dict[str, float]:
+    def measurements(self) -> dict[str, float]:
         self._read(self.arrays["prompt"])
-        return super().measures()
+        return super().measurements()
 
     def _read(self, vectors: np.ndarray) -> None:
         self.prompt = self.prompt.with_arrays(self.arrays | {"prompt": vectors})
 
 
 class DropoutLearner(DrawnLearner):
-    """Whole vectors are zero, the others larger by as much as is missing on average.
+    """Some vectors become zero, and the others larger by the share that is missing on average.
 
     Dropout (Srivastava et al. 2014, section 4) of vectors instead of coordinates, as Iyyer et al.
     2015 (section 3.1) drop words.
@@ -116,12 +115,12 @@ class DropoutLearner(DrawnLearner):
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """scale = [u ≥ DROPPED] / (1 - DROPPED), u uniform (P, 1); shift = 0"""
-        kept = rng.random((len(self.arrays["prompt"]), 1)) >= DROPPED  # (P, 1)
-        return kept / (1.0 - DROPPED), np.zeros(1)
+        stays = rng.random((len(self.arrays["prompt"]), 1)) >= DROPPED  # (P, 1)
+        return stays / (1.0 - DROPPED), np.zeros(1)
 
 
 class NoiseLearner(DrawnLearner):
-    """Gaussian noise on every coordinate, as Jain et al. 2024 (NEFTune) put uniform on embeddings.
+    """Gaussian noise on every coordinate; Jain et al. 2024 (NEFTune) add uniform to embeddings.
 
     Small noise acts like a penalty on the output's slope (Bishop 1995).
     """

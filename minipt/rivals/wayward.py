@@ -6,20 +6,19 @@ embedding of one token of any sentence one likes:
 
     objective = loss(v) + γ/P Σₚ |vₚ - eₚ|²,    gradient = d loss / d v + 2 γ/P (v - e)
 
-with v the vectors (P, C) and e the sentence's embeddings (P, C): a decay to the start, from a
-sentence and stronger. If such a prompt is found, and its nearest tokens are the sentence's, then
-nearest tokens do not tell what a prompt does: a warning to the reader of `studies/reading.py`. The
-story continues in `studies/jobs.py`.
+with v the vectors (P, C) and e the sentence's embeddings (P, C): a strong decay to a start that is
+a sentence. If such a prompt solves the task and still reads as the sentence, then nearest tokens do
+not tell what a prompt does: a warning to the reader of `studies/reading.py`.
 """
 
 from minipt.errors import MiniptError
-from minipt.learning.loop import Settings
+from minipt.learning.settings import Settings
 from minipt.rivals.regularised import DecayToStartLearner
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
-# Looked for on validation of sms-spam with the tiny base and another sentence: a tenth of it holds
-# half of the vectors, and ten times as much leaves no room to learn.
+# Chosen on validation of sms-spam with the tiny base and another sentence. A tenth of it holds half
+# of the vectors, and ten times as much leaves no room to learn.
 GAMMA = 0.02
 
 
@@ -32,11 +31,11 @@ class WaywardLearner(DecayToStartLearner):
 
     name = "prompt-wayward"
 
-    def __init__(self, base: Base, task: Task, chosen: Settings, gamma: float = GAMMA) -> None:
-        if chosen.method != "text":
+    def __init__(self, base: Base, task: Task, settings: Settings, gamma: float = GAMMA) -> None:
+        if settings.method != "text":
             raise MiniptError(
                 f"{self.name} is pulled towards a sentence: give a text and the start 'text', as "
-                f"`minipt evidence --claim 10` does, not {chosen.method!r}"
+                f"`minipt evidence --claim 10` does, not {settings.method!r}"
             )
-        super().__init__(base, task, chosen)
-        self.gamma, self.strength = gamma, 2 * gamma / chosen.length
+        super().__init__(base, task, settings)
+        self.gamma, self.strength = gamma, 2 * gamma / settings.length

@@ -1,11 +1,9 @@
 """Full fine-tuning, and its cheapest relative: the base's own numbers learn, in a copy.
 
 In: a frozen base, which stays as it is. Out: learners whose arrays are copies of its parameters,
-all of them or only the biases (BitFit: Ben Zaken, Goldberg and Ravfogel 2022). The
-forward and the backward are those of prompt tuning, without a prompt; the backward is given the
-names of the parameters whose gradients it should fill in. A base without a head answers by
-comparing with the frozen base's embeddings of the label sentences, which do not learn along. The
-story continues in `lora.py`.
+all of them or only the biases (BitFit: Ben Zaken, Goldberg and Ravfogel 2022). Forward and backward
+are those of prompt tuning, without a prompt; the backward gets the names of the parameters that
+learn. A base without a head compares with the frozen base's embeddings of the label sentences.
 """
 
 from collections.abc import Iterable
@@ -14,7 +12,9 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import task_question
-from minipt.learning.loop import Arrays, Learner, Settings
+from minipt.learning.learner import Learner
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after, text_step
 from minipt.tasks.task import Task
@@ -47,7 +47,7 @@ class FullLearner(WeightsLearner):
 
     name = "full"
 
-    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+    def __init__(self, base: Base, task: Task, settings: Settings) -> None:
         super().__init__(base, task, base.params)
 
 
@@ -56,7 +56,7 @@ class BitFitLearner(WeightsLearner):
 
     name = "bitfit"
 
-    def __init__(self, base: Base, task: Task, chosen: Settings) -> None:
+    def __init__(self, base: Base, task: Task, settings: Settings) -> None:
         biases = [name for name in base.params if name.endswith(".bias")]
         if not biases:
             raise MiniptError(f"base {base.name!r} has no biases, so bitfit has nothing to train")
@@ -76,4 +76,4 @@ def weights_step(tuned: Base, batch: Batch, names: Iterable[str]) -> tuple[float
     """
     gradients = dict.fromkeys(names)
     loss, _ = text_step(tuned, batch, InputTape(gradients), gradients=gradients)
-    return loss, {name: found for name, found in gradients.items() if found is not None}
+    return loss, {name: each for name, each in gradients.items() if each is not None}

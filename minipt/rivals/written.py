@@ -1,10 +1,9 @@
 """What learns nothing: prompts written by hand, in words or in examples.
 
 In: a base, a task and the split to measure. Out: an `Evaluation`. Words stand in front of the text
-or behind it, and which wording is used was chosen on validation. Examples are labelled training
-texts in front of the text, which a language model may go on from (Brown et al. 2020, section 2):
-no gradient is taken, yet more of the task is seen than an instruction tells. The story continues in
-`studies/jobs.py`.
+or behind it, and validation chooses the wording. Examples are labelled training texts in front of
+the text, and a language model may go on from them (Brown et al. 2020, section 2). No gradient is
+taken, yet examples show more of the task than an instruction tells.
 """
 
 from dataclasses import replace
@@ -20,13 +19,13 @@ from minipt.tasks.task import Pairs, Split, Task
 from minipt.transformer.base import Base
 
 MOST_ROUNDS = 8  # of examples, one a class
-APART = "\n\n"  # what stands between an example and the next
+APART = "\n\n"  # between an example and the next
 
 
 def written(base: Base, task: Task, split: Split | Pairs) -> Evaluation:
     """The base on a split, asked in the wording that did best on the validation split.
 
-    A text that is too long loses its beginning, and with it what stands in front.
+    A text that is too long loses its beginning, and with it the words in front.
     """
     return evaluate(base, None, split, replace(task, template=choose_template(base, task)))
 
@@ -34,13 +33,13 @@ def written(base: Base, task: Task, split: Split | Pairs) -> Evaluation:
 def choose_template(base: Base, task: Task) -> str:
     """The best of `templates` on the validation split, of equally good ones the first.
 
-    An encoder without a head reads the text alone, whatever the template: what changes there is the
-    sentence of each label that the text is compared with, see `question_format`.
+    An encoder without a head reads the text alone. There the template changes the sentences that
+    the text is compared with, one for each label, see `question_format`.
     """
 
     def merit(template: str) -> tuple[float, float]:
-        found = evaluate(base, None, task.validation, replace(task, template=template))
-        return found.accuracy, -found.loss
+        measured = evaluate(base, None, task.validation, replace(task, template=template))
+        return measured.accuracy, -measured.loss
 
     return max(templates(task), key=merit)
 
@@ -49,15 +48,15 @@ def templates(task: Task) -> list[str]:
     """The task's template alone, and with its own words in front of the text or behind it."""
     words = ",".join(task.label_words)
     behind = f"{{text}}{APART}{task.instruction}" if task.instruction else "{text}"
-    found = [
+    wordings = [
         task.template,
         f"Text: {task.template}",
         task.opening + task.template,
         task.template.replace("{text}", behind),
     ]
     if words:
-        found.append(f"Possible answers:{words}.{APART}{task.template}")
-    return list(dict.fromkeys(found))  # without an instruction, some are the same
+        wordings.append(f"Possible answers:{words}.{APART}{task.template}")
+    return list(dict.fromkeys(wordings))  # without an instruction, some are the same
 
 
 def shown(base: Base, task: Task, split: Split | Pairs, seed: int = 0) -> Evaluation:
@@ -71,12 +70,12 @@ def shown(base: Base, task: Task, split: Split | Pairs, seed: int = 0) -> Evalua
 def examples(base: Base, task: Task, seed: int = 0) -> SoftPrompt:
     """Training texts with their answers as a prompt that all texts share, in half of the context.
 
-    They come in rounds, one of each class in random order, drawn by the seed, as many as fit; texts
-    that take more than their class's share of the room are not drawn. The vectors are the
-    embeddings of the examples' tokens, so that a causal base reads them once.
+    They come in rounds, as many as fit, each with one text of every class in random order; the seed
+    draws them. Texts that take more than their class's share of the room are not drawn. The vectors
+    are the embeddings of the examples' tokens, so that a causal base reads them once.
 
     Raises MiniptError for a class without a text that is short enough, and for a base that does not
-    predict next tokens: a text's embedding does not go on from examples, it would only mix them in.
+    predict next tokens: its embedding of a text would only mix the examples in.
     """
     if base.config.head != "language":
         raise MiniptError(

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from minipt.errors import MiniptError
+from minipt.learning.checkpoint import digest
 from minipt.learning.evaluate import encode_split
-from minipt.learning.loop import digest
-from minipt.learning.tune import defaults_for
+from minipt.learning.settings import defaults_for
 from minipt.results.report import align, baselines
 from minipt.rivals import RIVALS, find_learner, rates_for
 from minipt.rivals.written import shown, written

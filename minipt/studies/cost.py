@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.loop import Arrays, Learner, Settings, keep_freed_memory
-from minipt.learning.optimizers import OPTIMIZERS, Optimizer, clip_gradients
-from minipt.learning.tune import PromptLearner, defaults_for
+from minipt.learning.learner import Learner
+from minipt.learning.memory import keep_freed_memory
+from minipt.learning.optimizers import OPTIMIZERS, Arrays, Optimizer, clip_gradients
+from minipt.learning.settings import Settings, defaults_for
+from minipt.learning.tune import PromptLearner
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import loss_and_gradient
 from minipt.results.report import WIDTH, align

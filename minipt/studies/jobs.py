@@ -26,8 +26,12 @@ from tqdm import tqdm
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory, complete_file, read_tensors, write_tensors
 from minipt.files.versions import versions
+from minipt.learning.checkpoint import digest
 from minipt.learning.evaluate import Evaluation, measure, task_question
-from minipt.learning.loop import Arrays, Learner, Settings, digest, learn
+from minipt.learning.learner import Learner
+from minipt.learning.loop import learn
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.prompt import SoftPrompt
 from minipt.results.store import LONGEST_NAME, PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
@@ -58,7 +62,7 @@ class Job:
         """The learner before its first step. Raises MiniptError as it does, and for no such one."""
         learner = find_learner(self.learner)(self.base, self.task, self.settings)
         if self.start is not None:
-            learner.begin_with(self.start)
+            learner.start_from(self.start)
         return learner
 
     @cached_property
@@ -129,7 +133,7 @@ def run(job: Job) -> Result:
             "correct": learnt.test.correct,
             "total": learnt.test.total,
             "trained_numbers": sum(array.size for array in learnt.arrays.values()),
-            "stored_bytes": sum(array.nbytes for array in learner.kept().values()),
+            "stored_bytes": sum(array.nbytes for array in learner.to_store().values()),
             "losses": [step["loss"] for step in learnt.history[1:]],
             "seconds": round(learnt.seconds, 3),
             "versions": versions(),
@@ -153,7 +157,7 @@ def _write(place: Path, record: dict, learner: Learner) -> None:
 
 
 def _prompt_of(learner: PromptLearner) -> SoftPrompt:
-    return replace(learner.prompt, vectors=learner.kept()["prompt"])
+    return replace(learner.prompt, vectors=learner.to_store()["prompt"])
 
 
 def run_all(jobs: Iterable[Job]) -> list[Result]:

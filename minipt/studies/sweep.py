@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from minipt.errors import MiniptError
-from minipt.learning.tune import defaults_for
+from minipt.learning.settings import defaults_for
 from minipt.results.plot import draw_lines
 from minipt.results.report import align
 from minipt.rivals import rates_for

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from minipt.errors import MiniptError
+from minipt.learning.checkpoint import digest
 from minipt.learning.evaluate import evaluate
-from minipt.learning.loop import digest
-from minipt.learning.tune import defaults_for
+from minipt.learning.settings import defaults_for
 from minipt.prompting.prompt import SoftPrompt
 from minipt.results.report import align
 from minipt.studies.jobs import Job, Result, accuracies, remember, run_all

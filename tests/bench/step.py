@@ -41,7 +41,7 @@ import numpy as np
 from tqdm import tqdm
 
 import minipt
-from minipt.learning.loop import keep_freed_memory
+from minipt.learning.memory import keep_freed_memory
 from minipt.learning.optimizers import Adam
 from minipt.learning.workers import Workers
 from minipt.loading.named_bases import base_directory

@@ -17,7 +17,8 @@ from helpers.bases import BERT, LLAMA, random_base, random_batch, random_prompt
 import minipt
 from minipt.errors import MiniptError
 from minipt.learning import workers as workers_module
-from minipt.learning.loop import Settings, learn
+from minipt.learning.loop import learn
+from minipt.learning.settings import Settings
 from minipt.learning.tune import PromptLearner
 from minipt.learning.workers import THREADS, Workers, share
 from minipt.prompting.text import Batch
@@ -238,6 +239,6 @@ def test_workers_that_make_no_sense_are_refused():
 
 def test_after_learning_a_learner_works_alone(tiny, task):
     learner = PromptLearner(tiny, task, Settings(workers=2, **QUICK))
-    with learner.at_work(2):
+    with learner.with_workers(2):
         assert learner.workers
     assert learner.workers is None

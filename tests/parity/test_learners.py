@@ -19,7 +19,8 @@ from helpers.watching import computing_in_float64
 from torch.func import functional_call
 from transformers import DynamicCache, PreTrainedModel
 
-from minipt.learning.loop import Arrays, Settings
+from minipt.learning.optimizers import Arrays
+from minipt.learning.settings import Settings
 from minipt.loading.families import all_places
 from minipt.maths.gradcheck import compare
 from minipt.prompting.text import Batch

@@ -90,7 +90,7 @@ def test_the_loss_and_the_prompts_gradient_are_the_same(family, wiring, dtype, t
     expected = transformers_loss(model, base, vectors)
     expected.backward()
     rows, targets, cut = encode_responses(base, "{text}", TEXTS, RESPONSES, ROOM)
-    assert cut == 2
+    assert cut.sum() == 2
     ((_, batch),) = batches(rows, targets, response_format(base, "{text}"), len(TEXTS))
     loss, gradient = minipt.loss_and_gradient(base, prompt, batch, wiring=wiring)
     assert loss == pytest.approx(expected.item(), rel=tolerance(family, dtype))

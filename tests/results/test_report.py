@@ -8,7 +8,7 @@ import pytest
 from helpers.bases import base_with_tokenizer, random_base, random_prompt
 
 from minipt.learning.evaluate import Evaluation, evaluate
-from minipt.learning.loop import Settings
+from minipt.learning.settings import Settings
 from minipt.learning.tune import tune
 from minipt.results.report import (
     Score,

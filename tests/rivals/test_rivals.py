@@ -10,7 +10,10 @@ from helpers.bases import FAMILIES, base_that_reads, random_base, small_task
 
 from minipt.errors import MiniptError
 from minipt.files.complete import read_tensors, write_tensors
-from minipt.learning.loop import Learner, Learnt, Settings, learn
+from minipt.learning.checkpoint import State
+from minipt.learning.learner import Learner
+from minipt.learning.loop import learn
+from minipt.learning.settings import Settings
 from minipt.maths.gradcheck import check_gradient, compare
 from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch, batches, encode
@@ -71,7 +74,7 @@ def loss_with(learner: Learner, batch: Batch, name: str, values: np.ndarray) -> 
     return loss
 
 
-def bits(learnt: Learnt) -> tuple:
+def bits(learnt: State) -> tuple:
     arrays = {name: array.tobytes() for name, array in learnt.arrays.items()}
     history = json.dumps(learnt.history)
     return arrays, history, learnt.best_step, learnt.test.probabilities.tobytes()
@@ -229,8 +232,8 @@ def test_a_prefix_longer_than_the_network_is_wide_begins_close_by(task):
     )
     errors = []
     for plain, mlp in (shorter, longer):
-        assert mlp.kept()["keys"].shape == plain.kept()["keys"].shape
-        errors.append(compare("values", mlp.kept()["values"], plain.kept()["values"]))
+        assert mlp.to_store()["keys"].shape == plain.to_store()["keys"].shape
+        errors.append(compare("values", mlp.to_store()["values"], plain.to_store()["values"]))
     assert errors[0] < 1e-3 < errors[1] < 1
 
 
@@ -246,7 +249,7 @@ def test_a_prefix_starts_from_words_where_they_are_given(task):
 @pytest.mark.parametrize("name", ["prefix", "prefix-mlp"])
 def test_what_is_kept_of_a_prefix_can_be_written_and_read(name, task, tmp_path):
     learner = shaken(learner_of(name, base_that_reads("llama"), task))
-    kept, path = learner.kept(), tmp_path / "prefix.safetensors"
+    kept, path = learner.to_store(), tmp_path / "prefix.safetensors"
     write_tensors(path, kept, {})
     read, _ = read_tensors(path, "prefix", "make it again")
     batch = batch_of(learner, task)

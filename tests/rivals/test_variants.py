@@ -14,7 +14,8 @@ from tokenizers import processors
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import encode_split, evaluate
-from minipt.learning.loop import Settings, learn
+from minipt.learning.loop import learn
+from minipt.learning.settings import Settings
 from minipt.learning.tune import PromptLearner
 from minipt.maths.gradcheck import check_gradient
 from minipt.prompting.prompt import load_prompt
@@ -173,7 +174,7 @@ def test_answers_and_measures_are_those_of_the_vectors_as_they_are(base, task, n
     batch = a_batch(learner, task)
     learner.loss_and_gradients(batch, np.random.default_rng(7))
     assert learner.prompt.vectors.tobytes() != learner.arrays["prompt"].tobytes()
-    assert learner.measures() == plain.measures()
+    assert learner.measurements() == plain.measurements()
     learner.loss_and_gradients(batch, np.random.default_rng(7))
     assert learner.answerer()(batch).tobytes() == plain.answerer()(batch).tobytes()
 

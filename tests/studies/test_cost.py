@@ -9,7 +9,7 @@ import pytest
 from helpers.bases import BERT, LLAMA, base_with_tokenizer, random_base, small_tokenizer
 
 from minipt.errors import MiniptError
-from minipt.learning.loop import Settings
+from minipt.learning.settings import Settings
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.text import Batch
 from minipt.prompting.verbalizer import MASK

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from helpers.bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
-from minipt.learning.loop import Settings
 from minipt.learning.optimizers import Adam
+from minipt.learning.settings import Settings
 from minipt.prompting.text import Batch, QuestionFormat
 from minipt.prompting.wiring import answerer, logits_together, loss_and_gradient, text_step
 from minipt.rivals import LEARNERS

@@ -15,7 +15,7 @@ from minipt.errors import MiniptError
 from minipt.files.complete import read_tensors, write_tensors
 from minipt.learning import loop as learning
 from minipt.learning.evaluate import evaluate
-from minipt.learning.loop import Settings
+from minipt.learning.settings import Settings
 from minipt.rivals import LEARNERS
 from minipt.studies.jobs import Job, remember, run, run_all
 from minipt.studies.sweep import describe_sweep, draw_sweep, sweep, tell_sweep

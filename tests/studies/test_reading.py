@@ -19,7 +19,8 @@ from helpers.bases import (
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate
 from minipt.learning.loop import learn
-from minipt.learning.tune import PromptLearner, defaults_for
+from minipt.learning.settings import defaults_for
+from minipt.learning.tune import PromptLearner
 from minipt.maths.gradcheck import check_gradient
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import frequent_ids, init_prompt, word_ids
