@@ -8,7 +8,7 @@ from helpers.bases import base_with_tokenizer, small_task
 
 import minipt
 from minipt.errors import MiniptError
-from minipt.prompting.prompt import init_prompt
+from minipt.prompting.starts import init_prompt
 from minipt.tasks.task import Split
 
 TEXTS = ["a good day", "cruel words " * 40, "kind people", "a bad day"]
