@@ -19,6 +19,7 @@ import numpy as np
 from minipt.maths import ops
 from minipt.prompting.text import Batch
 from minipt.transformer.base import Base
+from minipt.transformer.layer import Part
 from minipt.transformer.model import ACTIVATIONS
 from minipt.transformer.trace import Gradients, Tape, add_gradient
 
@@ -141,39 +142,22 @@ def _features_dx(
 
 def _masked_head(base: Base, rows: np.ndarray, tape: Tape) -> np.ndarray:
     """norm(activation(dense(rows))), as BERT was trained to guess a masked word. (N, C) -> same"""
-    params = base.params
-    tape.keep_input("head.dense", rows)
-    dense = ops.linear(rows, params["head.dense.weight"], params["head.dense.bias"])
-    tape.keep_for_backward("text.head.dense", dense)
+    head = Part(base, tape, "text", "head.")
+    dense = head.keep_for_backward("dense", head.linear("dense", rows))
     active, y_over_x = ACTIVATIONS[base.config.activation][0](dense)
-    tape.keep_for_backward("text.head.y_over_x", y_over_x)
-    tape.show("text.head.active", active)
-    weights = (params["head.norm.gain"], params["head.norm.bias"])
-    features, xhat, rstd = ops.layernorm(active, *weights, base.config.epsilon)
-    tape.keep_for_backward("text.head.norm.xhat", xhat)
-    tape.keep_for_backward("text.head.norm.rstd", rstd)
-    return features
+    head.keep_for_backward("y_over_x", y_over_x)
+    return head.norm("norm", head.show("active", active))
 
 
 def _masked_head_dx(
     base: Base, dfeatures: np.ndarray, tape: Tape, gradients: Gradients
 ) -> np.ndarray:
-    params = base.params
-    names = ("dense", "y_over_x", "norm.xhat", "norm.rstd")
-    dense, y_over_x, xhat, rstd = (tape.take(f"text.head.{name}") for name in names)
-    dactive = ops.layernorm_dx(dfeatures, params["head.norm.gain"], xhat, rstd)
-    tape.show_grad("text.head.active", dactive)
-    ddense = ACTIVATIONS[base.config.activation][1](dactive, dense, y_over_x)
-    tape.show_grad("text.head.dense", ddense)
-    if gradients:
-        dgain, dbias = ops.layernorm_dw(dfeatures, xhat)
-        add_gradient(gradients, "head.norm.gain", dgain)
-        add_gradient(gradients, "head.norm.bias", dbias)
-        add_gradient(gradients, "head.dense.bias", ops.linear_db(ddense))
-    if "head.dense.weight" in gradients:
-        dweight = ops.linear_dw(ddense, tape.take_input("head.dense"))
-        add_gradient(gradients, "head.dense.weight", dweight)
-    return ops.linear_dx(ddense, params["head.dense.weight"])
+    """`_masked_head` from its last line to its first. (N, C) -> same"""
+    head = Part(base, tape, "text", "head.", gradients)
+    dactive = head.show_grad("active", head.norm_dx("norm", dfeatures))
+    activation_dx = ACTIVATIONS[base.config.activation][1]
+    ddense = activation_dx(dactive, head.take("dense"), head.take("y_over_x"))
+    return head.linear_dx("dense", head.show_grad("dense", ddense))
 
 
 def _of_all(param: np.ndarray, choices: np.ndarray | None, drows: np.ndarray) -> np.ndarray:

@@ -123,8 +123,7 @@ def text_step(
     """The texts alone, behind a past: their loss, and what it asks of the past's keys and values.
 
     past: what a prompt leaves, or an array that is trained itself. gradients: what else is trained,
-    by the names of the base's parameters; the tape then keeps the inputs of linear maps
-    (`InputTape`).
+    by the names of the base's parameters, which the tape has to know too.
     """
     trained = gradients and gradients.keys() & base.params.keys()
     stream = _text_stream(base, batch, past, batch.ids.shape[1] if trained else 0)

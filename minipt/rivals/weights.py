@@ -19,7 +19,7 @@ from minipt.prompting.text import Batch
 from minipt.prompting.wiring import Answer, logits_after, text_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
-from minipt.transformer.trace import InputTape
+from minipt.transformer.trace import Tape
 
 
 class WeightsLearner(Learner):
@@ -75,5 +75,5 @@ def weights_step(tuned: Base, batch: Batch, names: Iterable[str]) -> tuple[float
     A parameter that the answer does not depend on has none.
     """
     gradients = dict.fromkeys(names)
-    loss, _ = text_step(tuned, batch, InputTape(gradients), gradients=gradients)
+    loss, _ = text_step(tuned, batch, Tape(gradients), gradients=gradients)
     return loss, {name: each for name, each in gradients.items() if each is not None}

@@ -42,13 +42,17 @@ class StepLayout:
         past: Past | None = None,
         gradients: Gradients | None = None,
     ) -> None:
-        self.base, self.stream, self.tape, self.gradients = base, stream, tape, gradients or {}
+        self.base, self.stream, self.tape, self.gradients = base, stream, tape, gradients
         self.past = past or empty_past(base.config, stream.x.dtype)
         self.all_rows = RowSet(stream)
         self.answer_rows = RowSet(stream, stream.answer_rows)
         N = stream.leading_grads
         leading = N < stream.x.shape[1]
         self.grad_rows = RowSet(stream, self.all_rows.rows[:, :N]) if leading else self.all_rows
+
+    def outer_norms(self) -> "Part":
+        """The norm in front of the first layer, or the one behind the last."""
+        return Part(self.base, self.tape, self.stream.name, "", self.gradients)
 
     def layers(self) -> list["Layer"]:
         """From first to last. They are made anew: a layout that held them would be a circle."""
@@ -91,15 +95,16 @@ class StepLayout:
 class Part:
     """A part of the model: its parameters, and its arrays on the tape, by their short names.
 
-    at: what the part's names begin with, such as "h3."; "" for the outer norms.
+    stream: its name. at: what the part's names begin with, such as "h3."; "" for the outer norms.
     `linear("mlp.up", x)` multiplies by the parameter `h3.mlp.up.weight`. `show("mlp.up", y, rows)`
     writes `text.h3.mlp.up`. What is kept or shown is returned too, so that a line can do both.
     """
 
-    def __init__(self, step: StepLayout, at: str) -> None:
-        self.step, self.at, self.on_tape = step, at, f"{step.stream.name}.{at}"
-        self.config, self.params, self.tape = step.base.config, step.base.params, step.tape
-        self.gradients = step.gradients
+    def __init__(
+        self, base: Base, tape: Tape, stream: str, at: str, gradients: Gradients | None = None
+    ) -> None:
+        self.config, self.params, self.tape = base.config, base.params, tape
+        self.at, self.on_tape, self.gradients = at, f"{stream}.{at}", gradients or {}
 
     def keep_for_backward(
         self, name: str, array: np.ndarray, rows: RowSet | None = None
@@ -138,7 +143,7 @@ class Part:
             add_gradient(self.gradients, bias, ops.linear_db(dy))
         return ops.linear_dx(dy, self.params[weight])
 
-    def norm(self, name: str, x: np.ndarray, rows: RowSet) -> np.ndarray:
+    def norm(self, name: str, x: np.ndarray, rows: RowSet | None = None) -> np.ndarray:
         """x (N, C) of these rows -> same"""
         weights = [self.params[f"{self.at}{name}.gain"]]
         if self.config.norm == "layer":
@@ -148,7 +153,9 @@ class Part:
         self.keep_for_backward(f"{name}.rstd", rstd, rows)
         return self.show(name, y, rows)
 
-    def norm_dx(self, name: str, dy: np.ndarray, rows: RowSet, of_all: bool = False) -> np.ndarray:
+    def norm_dx(
+        self, name: str, dy: np.ndarray, rows: RowSet | None = None, of_all: bool = False
+    ) -> np.ndarray:
         """The backward of `norm`. dy (N, C) of these rows -> same
 
         of_all: the norm saw all rows, and dy may be of some of them.
@@ -156,7 +163,7 @@ class Part:
         xhat, rstd = self.take(f"{name}.xhat"), self.take(f"{name}.rstd")
         if of_all:
             xhat, rstd = rows.pick(xhat), rows.pick(rstd)
-        if rows.is_all or not of_all:
+        if not of_all or rows.is_all:
             self.show_grad(name, dy, rows)
         _, norm_dx, norm_dw = NORMS[self.config.norm]
         gain, bias = f"{self.at}{name}.gain", f"{self.at}{name}.bias"
@@ -184,9 +191,9 @@ class Layer(Part):
         input_grad_rows: RowSet,
         past_kv: KeyValue,
     ) -> None:
-        super().__init__(step, at)
         assert query_rows.is_all or input_grad_rows.is_all
-        self.all_rows, self.query_rows = step.all_rows, query_rows
+        super().__init__(step.base, step.tape, step.stream.name, at, step.gradients)
+        self.step, self.all_rows, self.query_rows = step, step.all_rows, query_rows
         self.input_grad_rows, self.past_kv = input_grad_rows, past_kv
         self.channels_a_head = self.config.channels // self.config.heads
         self.activated = "mlp.gate" if self.config.gated else "mlp.up"

@@ -20,7 +20,7 @@ import numpy as np
 
 from minipt.maths import ops
 from minipt.transformer.base import Base
-from minipt.transformer.layer import KeyValue, Layer, Part, Past, StepLayout
+from minipt.transformer.layer import KeyValue, Layer, Past, StepLayout
 from minipt.transformer.trace import Gradients, add_gradient
 
 # Forward and backward of each. The forward gives y and the factor y / x.
@@ -72,7 +72,7 @@ def forward(step: StepLayout) -> tuple[np.ndarray, Past]:
     -> hidden (B, R, C), and the keys and values (Hkv, T, D) that a stream which leaves them has in
     each layer; of other streams none
     """
-    outer_norms, norm_first = Part(step, ""), step.base.config.norm_first
+    outer_norms, norm_first = step.outer_norms(), step.base.config.norm_first
     x = step.all_rows.pack(step.stream.x)  # (N, C)
     if not norm_first:
         x = outer_norms.norm("embedding.norm", x, step.all_rows)
@@ -99,7 +99,7 @@ def backward(
     that this stream left to others, None: it left none
     -> dx (B, N, C) of the leading rows, and of each layer the gradients (Hkv, P, D) of the past
     """
-    outer_norms, config = Part(step, ""), step.base.config
+    outer_norms, config = step.outer_norms(), step.base.config
     dx = step.answer_rows.pack(dhidden)  # (N, C)
     if config.norm_first:
         dx = outer_norms.norm_dx("final", dx, step.answer_rows)

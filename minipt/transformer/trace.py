@@ -25,9 +25,14 @@ Gradients = dict[str, np.ndarray | None]
 
 
 class Tape:
-    """Keeps what the backward pass needs until it has read it, and nothing else: for training."""
+    """Keeps what the backward pass needs until it has read it, and nothing else: for training.
 
-    def __init__(self) -> None:
+    trained: the names of the base's parameters that learn, such as "h3.mlp.up.weight"; a prompt
+    needs none.
+    """
+
+    def __init__(self, trained: Collection[str] = ()) -> None:
+        self.trained = trained
         self.saved: dict[str, np.ndarray] = {}
         self.inputs: dict[str, np.ndarray] = {}  # of linear maps, for the gradients of weights
 
@@ -52,26 +57,13 @@ class Tape:
         self.inputs.clear()
 
     def keep_input(self, name: str, x: np.ndarray) -> None:
-        """What goes into the linear map of this name: only the gradient of its weight needs it."""
+        """What goes into the linear map of this name, kept if its weight learns."""
+        if f"{name}.weight" in self.trained:
+            self.inputs[name] = x
 
     def take_input(self, name: str) -> np.ndarray:
         """What `keep_input` kept under this name; the backward pass reads it once."""
         return self.inputs.pop(name)
-
-
-class InputTape(Tape):
-    """A tape for training weights: it keeps the inputs of the linear maps that learn.
-
-    trained: names of parameters, such as "h3.mlp.up.weight".
-    """
-
-    def __init__(self, trained: Collection[str]) -> None:
-        super().__init__()
-        self.trained = trained
-
-    def keep_input(self, name: str, x: np.ndarray) -> None:
-        if f"{name}.weight" in self.trained:
-            self.inputs[name] = x
 
 
 class ForwardOnly(Tape):

@@ -147,8 +147,6 @@ def as_in_minipt(
             x, dx = rows_read(x, batch, length), rows_read(dx, batch, length)
         if name in ("final", "head.norm"):
             activations["features"], gradients["features"] = x.numpy(), dx.numpy()
-    for found in (activations, gradients):
-        found.pop("head.norm", None)
     return activations, gradients
 
 

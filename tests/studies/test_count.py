@@ -22,7 +22,7 @@ from minipt.rivals.lora import ADAPTED
 from minipt.studies.count import Step, activations, answering_work, count
 from minipt.tasks.datasets import load_task
 from minipt.transformer.base import Base
-from minipt.transformer.trace import InputTape, Tape
+from minipt.transformer.trace import Tape
 
 FAMILIES = {
     "gpt2": {},
@@ -99,10 +99,6 @@ class Fullest:
 
 
 class FullestTape(Fullest, Tape):
-    pass
-
-
-class FullestInputs(Fullest, InputTape):
     pass
 
 
@@ -192,7 +188,7 @@ def test_every_number_that_is_kept_is_counted(family, sizes, way):
     else:
         names = [name for name in base.params if way == "full" or name.endswith(ADAPTED)]
         gradients = dict.fromkeys(names)
-        trace = FullestInputs(gradients)
+        trace = FullestTape(gradients)
         text_step(base, batch, trace, gradients=gradients)
     assert activations(base.config, way, step) == trace.most
 

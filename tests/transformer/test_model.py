@@ -26,7 +26,7 @@ from minipt.prompting.wiring import (
 from minipt.transformer import layer, model
 from minipt.transformer.base import Base, parameter_shapes
 from minipt.transformer.layer import causal_mask, padding_mask
-from minipt.transformer.trace import InputTape, Tape, Trace
+from minipt.transformer.trace import Tape, Trace
 
 SIZES = [
     {"layers": 1, "channels": 3, "heads": 1},
@@ -360,7 +360,7 @@ def test_a_step_leaves_nothing_that_only_a_collector_finds(family, wiring):
     gc.disable()
     try:
         loss_and_gradient(*step, wiring=wiring)
-        text_step(step[0], step[2], InputTape(gradients), gradients=gradients)
+        text_step(step[0], step[2], Tape(gradients), gradients=gradients)
         logits(step[0], step[2], step[1])
         assert gc.collect() == 0
     finally:
@@ -422,7 +422,7 @@ BEFORE["encoder"] = BEFORE["bert"]
 AFTER = {"gpt2": NORM["final"], "llama": NORM["final"], "bert": [], "encoder": []}
 HEAD = {"gpt2": [], "llama": [], "encoder": ["text.pooled", "text.length"]}
 HEAD["bert"] = [f"text.head.{part}" for part in ("dense", "y_over_x", "active")]
-HEAD["bert"] += ["text.head.norm.xhat", "text.head.norm.rstd"]
+HEAD["bert"] += ["text.head.norm.xhat", "text.head.norm.rstd", "text.head.norm"]
 KEPT_FOR_BACKWARD = ("xhat", "rstd", "y_over_x", "length")
 
 
@@ -547,7 +547,7 @@ def test_training_without_a_trace_keeps_a_cache_only(monkeypatch):
 
     monkeypatch.setattr(wiring_module, "Tape", Watched)
     loss_and_gradient(*make(SIZES[1], TEXTS[1][0], 2))
-    assert [vars(cache) for cache in made] == [{"saved": {}, "inputs": {}}]
+    assert [vars(cache) for cache in made] == [{"trained": (), "saved": {}, "inputs": {}}]
 
 
 def test_the_traces_prompt_gradient_is_the_one_returned():

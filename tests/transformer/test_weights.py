@@ -9,7 +9,7 @@ from helpers.bases import FAMILIES, random_base, random_batch
 from minipt.maths.gradcheck import check_gradient
 from minipt.prompting.wiring import text_step
 from minipt.transformer.base import Base
-from minipt.transformer.trace import InputTape, Trace
+from minipt.transformer.trace import Tape, Trace
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -25,7 +25,7 @@ def with_one(base: Base, name: str, array: np.ndarray) -> Base:
 
 def gradients_of(base: Base, batch, names) -> dict[str, np.ndarray]:
     gradients = dict.fromkeys(names)
-    text_step(base, batch, InputTape(gradients), gradients=gradients)
+    text_step(base, batch, Tape(gradients), gradients=gradients)
     return gradients
 
 
@@ -85,14 +85,14 @@ def test_only_what_is_wanted_is_filled_and_the_same(family):
 def test_the_cache_keeps_no_input_that_no_gradient_needs(names, expected, monkeypatch):
     base, batch = case("gpt2")
     gradients, most = dict.fromkeys(names or base.params), []
-    trace = InputTape(gradients)
-    original = InputTape.keep_input
+    trace = Tape(gradients)
+    original = Tape.keep_input
 
     def save(self, name, x):
         original(self, name, x)
         most.append(len(self.inputs))
 
-    monkeypatch.setattr(InputTape, "keep_input", save)
+    monkeypatch.setattr(Tape, "keep_input", save)
     text_step(base, batch, trace, gradients=gradients)
     assert max(most) == expected
     assert not trace.inputs  # all were taken
