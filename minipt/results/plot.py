@@ -86,18 +86,23 @@ def draw_step(
     from matplotlib.figure import Figure
 
     tokens, all_tokens = tokens[-MOST_TOKENS:], all_tokens[-MOST_TOKENS:]
-    height = 4.2 + 0.22 * len(last_token) + 0.22 * len(tokens)
-    figure = Figure(figsize=(10, max(7.0, height)), layout="constrained")
+    height = 4.2 + 0.18 * (len(last_token) + len(tokens))
+    figure = Figure(figsize=(9, max(7.0, height)), layout="constrained")
     figure.suptitle(_in_font(title), fontsize=11)
     rows = [len(last_token) + 2, len(tokens) + 2, 9]
     grid = figure.add_gridspec(3, 2, height_ratios=rows)
     layers = [f"layer {i}" for i in range(len(last_token))]
-    _heat(figure.add_subplot(grid[0, :]), last_token, layers, "the last token's attention by layer")
+    _heat(
+        figure.add_subplot(grid[0, :]),
+        last_token,
+        layers,
+        "attention of the text's last token to each prompt vector, by layer",
+    )
     _heat(
         figure.add_subplot(grid[1, :]),
         all_tokens,
         [_shown(token) for token in tokens],
-        "every token's attention, mean of the layers below the last",
+        "attention of each token of the text, mean of the layers below the last",
     )
 
     _gradient_bars(figure.add_subplot(grid[2, 0]), gradient)
@@ -216,7 +221,7 @@ def _heat(axes: Axes, weights: np.ndarray, names: Sequence[str], title: str) -> 
 
 def _gradient_bars(axes: Axes, gradient: np.ndarray) -> None:
     axes.bar(np.arange(len(gradient)), gradient, color=BLUE)
-    axes.set_title("the gradient's norm at each prompt vector", fontsize=10)
+    axes.set_title("norm of the gradient at each prompt vector", fontsize=10)
     axes.set_xlabel("prompt vector")
     _number_vectors(axes, len(gradient))
     _tidy(axes)
@@ -231,7 +236,7 @@ def _answer_bars(axes: Axes, answers: Mapping[str, Sequence[float]], labels: Seq
     axes.set_xticks(np.arange(len(labels)), names, rotation=90 if len(labels) > 6 else 0)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_ylim(0, 1.25)  # the legend stands above the highest bar
-    axes.set_title("the answer's probabilities", fontsize=10)
+    axes.set_title("the answer, before and after the step", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="upper center", ncols=3)
     _tidy(axes)
 
