@@ -79,14 +79,10 @@ class PromptLearner(Learner):
 
 @dataclass(kw_only=True)
 class Run(State):
-    """A finished or interrupted run of a prompt.
+    """A run of a prompt; its history has prompt_norm and distance (from the start) too."""
 
-    prompt: the best on validation, not the last. reading: how the answer was read, in words. The
-    history also has prompt_norm (|vectors|) and distance (from the start).
-    """
-
-    prompt: SoftPrompt
-    reading: str
+    prompt: SoftPrompt  # the best on validation, not the last
+    reading: str  # how the answer was read, in words
 
     @property
     def test_accuracy(self) -> float:
