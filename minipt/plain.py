@@ -103,8 +103,8 @@ def block_dx(base, at, dout, saved, dfrom_readers):
 
 def read_out(base, hidden, batch, answer_rows):
     """The rows that answer, their mean loss, and back. hidden (B, T, C) -> loss, dhidden"""
-    if batch.choices is not None and batch.choices.ndim != 1:
-        raise ValueError("choices are token ids here, not vectors: use minipt.loss_and_gradient")
+    if np.ndim(batch.choices) > 1 or batch.labels is not None:
+        raise ValueError("a choice is one token here: use minipt.loss_and_gradient")
     at = batch.counted.nonzero()[0], answer_rows[batch.counted]  # texts (N,), rows (N,)
     features, *final = norm(base, "final", hidden[at])  # (N, C)
     table = base.params.get("output.table", base.params["token.table"])  # (V, C)

@@ -101,7 +101,7 @@ def test_another_family_is_refused(family, wiring):
 def test_choices_that_are_vectors_are_refused(wiring):
     base = random_base(1)
     batch = minipt.Batch([[1, 2]], [2], [0], np.ones((2, 8), np.float32))
-    with pytest.raises(ValueError, match="choices are token ids here"):
+    with pytest.raises(ValueError, match="a choice is one token here"):
         getattr(plain, wiring)(base, random_prompt(base, 2).vectors, batch)
 
 

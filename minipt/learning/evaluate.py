@@ -6,7 +6,7 @@ the same way: `task_question` says how it is asked, `encode_split` makes token i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -75,8 +75,6 @@ def predict(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> list[Predic
         return []
     unknown = np.zeros(len(texts), np.int64)  # no answer is right or wrong here
     evaluation = evaluate(base, prompt, Split(list(texts), unknown))
-    if not np.isfinite(evaluation.probabilities).all():
-        raise MiniptError("with this prompt the answer is not a finite number: tune it again")
     rows = zip(evaluation.probabilities.tolist(), evaluation.was_cut.tolist(), strict=True)
     return [
         Prediction(labels[int(np.argmax(row))], dict(zip(labels, row, strict=True)), cut)
@@ -92,7 +90,7 @@ def evaluate(
     task: says the template and the label words; None: a tuned prompt knows them. prompt=None
     measures the base as it is. Texts that are too long lose their beginning.
     Raises MiniptError when neither the prompt nor a task says how the answer is read, for a
-    response that does not fit and for a base that writes none.
+    response that does not fit, a base that writes none, and answers that are not finite.
     """
     question = task_question(base, prompt, split, task)
     room = base.config.context - (len(prompt.vectors) if prompt else 0)
@@ -107,21 +105,25 @@ def measure(
     room: the positions that are left to a text.
     """
     token_rows, targets, was_cut = encode_split(base, question, split, room)
-    N, K = len(token_rows), 0 if question.choices is None else len(question.choices)
+    N, K = len(token_rows), question.label_count
     losses, right = np.zeros(N), np.ones(N, bool)  # of each text
     counts, probabilities = np.zeros((K, K), np.int64), np.empty((N, K), base.dtype)
     answers = 0
-    for indices, batch in batches(token_rows, targets, question, _batch_size(base, targets)):
+    size = _batch_size(base, question, targets)
+    for indices, batch in batches(token_rows, targets, question, size):
         logits = answer(batch)  # (M, K or V), M answers
-        each, shares = cross_entropy(logits, batch.answers)  # (M,), (M, K or V)
+        each, shares = cross_entropy(logits, batch.right)  # (M,), (M, K or V)
+        if not np.isfinite(each).all():
+            raise MiniptError("with this prompt the answer is not a finite number: tune it again")
         guesses = logits.argmax(1)  # (M,)
-        whose = indices[batch.counted.nonzero()[0]]  # (M,) the text that an answer belongs to
+        # The text that an answer belongs to: a label has one answer, a response one a token. (M,)
+        whose = indices if K else indices[batch.counted.nonzero()[0]]
         np.add.at(losses, whose, each)
-        np.logical_and.at(right, whose, guesses == batch.answers)
+        np.logical_and.at(right, whose, guesses == batch.right)
         answers += len(each)
         if K:
             probabilities[indices] = shares
-            np.add.at(counts, (batch.answers, guesses), 1)
+            np.add.at(counts, (batch.right, guesses), 1)
     correct, loss = int(right.sum()), float(losses.sum()) / answers
     return Evaluation(correct / N, loss, correct, N, right, counts, probabilities, was_cut)
 
@@ -142,9 +144,7 @@ def task_question(
         template, label_words = about["template"], about["label_words"]
     else:
         raise MiniptError("only a tuned prompt knows its task: name the task to evaluate on")
-    question = question_format(base, template, label_words)
-    has_head = prompt is not None and prompt.head is not None
-    return replace(question, choices=prompt.head) if has_head else question
+    return question_format(base, template, label_words, prompt.head if prompt else None)
 
 
 def encode_split(
@@ -156,12 +156,16 @@ def encode_split(
     """
     if isinstance(split, Pairs):
         return encode_responses(base, question.template, split.texts, split.responses, room)
-    token_rows, was_cut = encode(base, question.template, split.texts, room)
+    if question.label_tails is not None:
+        room -= max(map(len, question.label_tails)) - 1  # for a label behind the text
+    token_rows, was_cut = encode(base, question.template, split.texts, room, question.lead)
     return token_rows, split.labels, was_cut
 
 
-def _batch_size(base: Base, targets: Targets) -> int:
-    if isinstance(targets, np.ndarray):
+def _batch_size(base: Base, question: QuestionFormat, targets: Targets) -> int:
+    answers = question.label_tails or (() if isinstance(targets, np.ndarray) else targets)
+    if not answers:
         return EVALUATION_BATCH
-    logits = max(map(len, targets)) * base.config.vocabulary  # of one text
+    rows = question.label_count or 1  # of one text
+    logits = rows * max(map(len, answers)) * base.config.vocabulary
     return max(1, min(EVALUATION_BATCH, MOST_LOGITS // logits))

@@ -5,7 +5,7 @@ In: a frozen `Base` and a `Task`. Out: a `Run`, with the prompt that did best on
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ from minipt.learning.optimizers import Arrays
 from minipt.learning.settings import Settings, defaults_for
 from minipt.learning.workers import Workers
 from minipt.prompting.prompt import SoftPrompt
-from minipt.prompting.readout import choice_vectors
 from minipt.prompting.starts import init_prompt
-from minipt.prompting.text import Batch, QuestionFormat
+from minipt.prompting.text import Batch
+from minipt.prompting.verbalizer import head_start
 from minipt.prompting.wiring import Answer, answerer, prompt_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
@@ -39,15 +39,12 @@ class PromptLearner(Learner):
 
     def __init__(self, base: Base, task: Task, settings: Settings) -> None:
         self.base = base
-        self.question = task_question(base, None, task.train, task)
-        self.start = _start(base, task, self.question, settings)
+        self.start = _start(base, task, settings)
         self.arrays = self.start.arrays()
         self.prompt = self.start.with_arrays(self.arrays)
+        self.question = task_question(base, self.prompt, task.train, task)
         self.room = base.config.context - settings.length
         self.workers: Workers | None = None
-        if settings.head:
-            how = "a trained linear head"
-            self.question = replace(self.question, choices=self.prompt.head, how=how)
 
     @contextmanager
     def with_workers(self, count: int) -> Iterator[None]:
@@ -117,17 +114,17 @@ def tune(
     return Run(**vars(state), prompt=prompt, reading=learner.question.how)
 
 
-def _start(base: Base, task: Task, question: QuestionFormat, settings: Settings) -> SoftPrompt:
+def _start(base: Base, task: Task, settings: Settings) -> SoftPrompt:
     """The prompt before the first step; a head begins as its labels' words."""
     start = init_prompt(
         base, settings.length, settings.method, settings.seed, settings.text, task.label_words
     )
     if settings.head:
-        if question.choices is None:
+        if not task.labels:
             raise MiniptError(
                 "a head of its own is trained for labels, not for responses: leave it out"
             )
-        start.head = choice_vectors(base, question.choices).copy()  # (K, C)
+        start.head = head_start(base, task.template, task.label_words)  # (K, C)
     start.about |= {
         "task": task.name,
         "labels": list(task.labels),

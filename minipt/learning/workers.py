@@ -99,9 +99,12 @@ class Workers:
 
 def share(batch: Batch, k: int, count: int) -> Batch:
     """Every `count`-th text from the k-th on, so that long and short ones come to all."""
+    texts = len(batch.ids) if batch.labels is None else len(batch.labels)
+    rows = np.arange(len(batch.ids)).reshape(texts, -1)[k::count].ravel()  # with labels, K a text
     names = ("ids", "lengths", "targets", "positions")
     arrays = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
-    return replace(batch, **{name: array[k::count] for name, array in arrays.items()})
+    labels = None if batch.labels is None else batch.labels[k::count]
+    return replace(batch, **{name: array[rows] for name, array in arrays.items()}, labels=labels)
 
 
 class _Process:
@@ -162,13 +165,13 @@ def _result(
     """What share k adds to the batch's loss and gradients; None: it has no answer."""
     try:
         part = share(batch, k, count)
-        if len(batch.answers) and not len(part.answers):
+        if len(batch.right) and not len(part.right):
             return None
         loss, gradients = prompt_step(base, prompt, part)
     except Exception as error:  # whatever it is, the parent raises it
         error.add_note(traceback.format_exc())  # the traceback itself cannot be sent
         return error
-    weight = len(part.answers) / len(batch.answers)
+    weight = len(part.right) / len(batch.right)
     return weight * loss, {name: weight * gradient for name, gradient in gradients.items()}
 
 

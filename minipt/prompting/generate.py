@@ -173,6 +173,8 @@ def _tokens(
     room = base.config.context - past[0][0].shape[1] - len(ids) + 1
     for _ in range(min(limit, room)):
         logits, past = advance(base, ids, past)
+        if not np.isfinite(logits).all():
+            raise MiniptError("with this prompt the next token's logits are not finite: tune again")
         token = pick(logits)
         if token in ends:
             return

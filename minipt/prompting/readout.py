@@ -104,6 +104,40 @@ def readout_dw(
         add_gradient(gradients, "head.bias", _of_all(params["head.bias"], batch.choices, dbias))
 
 
+def label_logits(logits: np.ndarray, batch: Batch) -> np.ndarray:
+    """Of labels of several tokens one number a label; other answers stay as they are.
+
+    logits (N, V) -> (B / K, K): Σ log p over the tokens of a label
+    """
+    if batch.labels is None:
+        return logits
+    return _sums_by_label(-ops.cross_entropy(logits, batch.answers)[0], batch)
+
+
+def label_loss(losses: np.ndarray, batch: Batch, tape: Tape) -> tuple[float, np.ndarray]:
+    """The loss over labels of several tokens, and its gradient for the tokens' losses.
+
+    score_k = -Σ losses of label k's tokens, and the loss is the cross-entropy of the scores. So
+    d loss / d losses_n = -dscore_k for each token n of label k.
+
+    losses (N,) -> loss, dlosses (N,)
+    """
+    scores = _sums_by_label(-losses, batch)  # (B / K, K)
+    label_losses, probabilities = ops.cross_entropy(scores, batch.labels)
+    dlabels = np.full_like(label_losses, 1.0 / len(label_losses))
+    dscores = ops.cross_entropy_dx(dlabels, probabilities, batch.labels)  # (B / K, K)
+    tape.show("text.scores", scores)
+    tape.show_grad("text.scores", dscores)
+    return label_losses.mean(), -dscores.ravel()[batch.counted.nonzero()[0]]
+
+
+def _sums_by_label(values: np.ndarray, batch: Batch) -> np.ndarray:
+    """values (N,) of the tokens that count -> their sums (B / K, K)"""
+    sums = np.zeros(len(batch.ids), values.dtype)  # (B,) one row a text and label
+    np.add.at(sums, batch.counted.nonzero()[0], values)
+    return sums.reshape(len(batch.labels), -1)
+
+
 def choice_vectors(base: Base, choices: np.ndarray | None) -> np.ndarray:
     """The rows that features are compared with: (K, C), or (V, C) without choices."""
     if _are_vectors(choices):

@@ -8,6 +8,7 @@ tokens that should follow its last R tokens. R is the number of the response's t
 
 Text and response are encoded apart, because generation knows the text's tokens before there is a
 response. Encoded together, the two could share a token or divide white space in another way. The
+response's tokens are those of running text: some tokenizers put a mark in front of a text. The
 target ends with the tokenizer's token for an end, if there is one: generation learns to stop.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.prompting.generate import end_tokens
-from minipt.prompting.text import QuestionFormat, encode, tokens
+from minipt.prompting.text import QuestionFormat, encode, tokens_behind
 from minipt.transformer.base import Base
 
 # The names that tokenizers give to the end of a text; the first that a base has is learnt.
@@ -59,7 +60,7 @@ def encode_responses(
     end = [] if (token := end_token(base)) is None else [token]
     rows, targets, was_cut = [], [], []
     for text, response in zip(texts, responses, strict=True):
-        target = np.append(tokens(base, response), end).astype(np.int64)  # (R,)
+        target = np.append(tokens_behind(base, response), end).astype(np.int64)  # (R,)
         if len(target) > room:
             raise MiniptError(
                 f"the response {response!r:.40} has {len(target)} tokens, and base "

@@ -4,10 +4,12 @@ In: texts and a template such as "{text}\nSentiment:". Out: `Batch`es of texts o
 A batch says where the answer is read and what it is compared with.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tokenizers import Encoding, Tokenizer
 
 from minipt.errors import MiniptError
 from minipt.transformer.base import Base
@@ -22,6 +24,9 @@ class Batch:
     tokens: the tokens that should follow a text's last R tokens; -1 does not count.
     choices: token ids (K,) for the softmax, or vectors (K, C) to compare with; None: all tokens.
     positions (B,): the token of each text at which the answer is read; None: its last real token.
+    labels (B / K,), for labels of several tokens: each text stands here K times, once with each
+    label behind it, of which `targets` has the tokens. The answer is the label whose tokens are
+    likeliest together, and `labels` says which one is right.
 
     Raises MiniptError when the shapes do not fit together, and for numbers that are not whole.
     """
@@ -31,10 +36,11 @@ class Batch:
     targets: np.ndarray
     choices: np.ndarray | None = None
     positions: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, values in list(vars(self).items()):
-            if values is not None or name not in ("choices", "positions"):
+            if values is not None or name not in ("choices", "positions", "labels"):
                 setattr(self, name, _numbers(name, values))
         if self.ids.ndim != 2 or not self.ids.size:
             raise MiniptError(
@@ -53,6 +59,8 @@ class Batch:
         rows = self.answer_rows
         if ((rows < 0) | (rows >= self.lengths[:, None]))[self.counted].any():
             raise MiniptError("a batch's positions lie inside each text's real tokens")
+        if self.labels is not None and (self.labels.ndim != 1 or B % max(1, len(self.labels))):
+            raise MiniptError(f"a batch of {B} rows has labels of shape {self.labels.shape}")
 
     @property
     def answer_rows(self) -> np.ndarray:
@@ -75,6 +83,11 @@ class Batch:
         """The targets that count, text after text. (N,)"""
         return self.targets.reshape(len(self.targets), -1)[self.counted]
 
+    @property
+    def right(self) -> np.ndarray:
+        """Which of its choices each answer should be: the labels, or else the `answers`. (N,)"""
+        return self.answers if self.labels is None else self.labels
+
 
 def _numbers(name: str, values: object) -> np.ndarray:
     """An array of integers, or of choices (K, C) in floats."""
@@ -94,41 +107,50 @@ class QuestionFormat:
 
     template: holds "{text}". choices: as in `Batch`. mask: the token at which the answer is read;
     None: at the text's end, or over all of the text. how: the same in words.
+    lead: the tokens with which all label words begin; they stand behind every text.
+    label_tails: of each label the tokens behind the lead, where one token is not enough to tell
+    the labels apart; else None.
     """
 
     template: str
     choices: np.ndarray | None
     mask: int | None
     how: str
+    lead: tuple[int, ...] = ()
+    label_tails: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def label_count(self) -> int:
+        """K; 0 where responses are written."""
+        return len(self.label_tails or (() if self.choices is None else self.choices))
 
 
 def encode(
-    base: Base, template: str, texts: Sequence[str], room: int
+    base: Base, template: str, texts: Sequence[str], room: int, lead: Sequence[int] = ()
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Each of N texts in the template as token ids, and which had to be cut to fit. (N,)
 
-    A base that is not causal gets its special tokens around each text, such as [CLS] and [SEP]. A
-    text of more than `room` tokens loses its beginning, so that the words next to the answer stay.
+    What the tokenizer puts around a text, such as <s> or [CLS] and [SEP], stands around it here.
+    The name of a special token inside a text, such as [MASK], is text. lead: tokens to stand behind
+    each text. A text that needs more than `room` tokens loses its beginning, so that the words next
+    to the answer stay.
     Raises MiniptError for no room at all, a base without a tokenizer, a template without "{text}"
     and a text that, in the template, has no tokens.
     """
-    special = not base.config.causal
-    first = 1 if special else 0  # the first token stays even where the beginning goes
-    if room <= first:
+    front, back = _ends(base)
+    room -= len(front) + len(back) + len(lead)
+    if room < 1:
         raise MiniptError(f"the prompt leaves no room for a text in base {base.name!r}: shorten it")
     if "{text}" not in template:
         raise MiniptError(
             f'a template says where the text goes with "{{text}}"; {template!r} does not'
         )
-    filled = [template.replace("{text}", text) for text in texts]
     rows, was_cut = [], []
-    for text, encoding in zip(texts, _tokenize(base, filled, special), strict=True):
-        if len(encoding) <= 2 * first:
+    for text, ids in zip(texts, fill(base, template, texts), strict=True):
+        if not ids:
             raise MiniptError(f"the text {text!r} has no tokens: give it at least one word")
-        was_cut.append(len(encoding) > room)
-        if was_cut[-1]:
-            encoding = encoding[:first] + encoding[first - room :]
-        rows.append(np.array(encoding, np.int64))
+        was_cut.append(len(ids) > room)
+        rows.append(np.array([*front, *ids[-room:], *lead, *back], np.int64))
     return rows, np.array(was_cut, bool)
 
 
@@ -137,24 +159,82 @@ def tokens(base: Base, words: str) -> np.ndarray:
 
     Raises MiniptError for a base without a tokenizer and for words that have no tokens.
     """
-    (ids,) = _tokenize(base, [words], special=False)
+    (ids,) = _tokenize(base, [words])
     if not ids:
         raise MiniptError(f"{words!r} has no tokens: give at least one word")
     return np.array(ids, np.int64)
 
 
-def _tokenize(base: Base, texts: Sequence[str], special: bool) -> list[list[int]]:
-    if base.tokenizer is None:
+def tokens_behind(base: Base, words: str) -> np.ndarray:
+    """The token ids of words that stand behind others, as in running text. (T,)
+
+    Some tokenizers put a mark in front of every text; words behind others have none.
+    Raises MiniptError as `tokens` does.
+    """
+    before, both = _tokenize(base, [":", f":{words}"])
+    goes_on = len(both) > len(before) and both[: len(before)] == before
+    return np.array(both[len(before) :], np.int64) if goes_on else tokens(base, words)
+
+
+def fill(base: Base, template: str, texts: Sequence[str]) -> list[list[int]]:
+    """Each text in the template as token ids. The template's special tokens are tokens."""
+    added = _tokenizer(base).get_added_tokens_decoder()
+    special = {token.content: (i, token) for i, token in added.items() if token.special}
+    names = sorted(map(re.escape, special), key=len, reverse=True)
+    pieces = re.split(f"({'|'.join(names)})", template) if special else [template]
+    rows = [[] for _ in texts]
+    for n, piece in enumerate(pieces):
+        if n % 2:  # the pieces between are what stood in the brackets
+            ids = [[special[piece][0]]] * len(texts)
+        else:
+            if n and special[pieces[n - 1]][1].rstrip:
+                piece = piece.lstrip()
+            if n + 1 < len(pieces) and special[pieces[n + 1]][1].lstrip:
+                piece = piece.rstrip()
+            ids = _tokenize(base, [piece.replace("{text}", text) for text in texts])
+        rows = [row + more for row, more in zip(rows, ids, strict=True)]
+    return rows
+
+
+def _ends(base: Base) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts in front of every text and behind it."""
+    (encoding,) = _encodings(base, ["a"], special=True)
+    text = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+    if not text:
+        return [], []
+    front, back = encoding.ids[: text[0]], encoding.ids[text[-1] + 1 :]
+    if back and base.config.causal:
         raise MiniptError(
-            f"base {base.name!r} came without a tokenizer.json, so it cannot read text"
+            f"the tokenizer of base {base.name!r} ends every text with {encoding.tokens[-1]!r}, so "
+            "that nothing can follow it: take that out of the post_processor in its tokenizer.json"
         )
+    return front, back
+
+
+def _tokenize(base: Base, texts: Sequence[str]) -> list[list[int]]:
+    """Texts as token ids; the name of a special token in a text is text."""
+    return [encoding.ids for encoding in _encodings(base, texts, special=False)]
+
+
+def _encodings(base: Base, texts: Sequence[str], special: bool) -> list[Encoding]:
+    tokenizer = _tokenizer(base)
     try:
-        encodings = base.tokenizer.encode_batch(texts, add_special_tokens=special)
+        tokenizer.encode_special_tokens = True
+        return tokenizer.encode_batch(texts, add_special_tokens=special)
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise MiniptError(
             f"the tokenizer of base {base.name!r} cannot read the text ({error}): fetch it again"
         ) from error
-    return [encoding.ids for encoding in encodings]
+    finally:
+        tokenizer.encode_special_tokens = False
+
+
+def _tokenizer(base: Base) -> Tokenizer:
+    if base.tokenizer is None:
+        raise MiniptError(
+            f"base {base.name!r} came without a tokenizer.json, so it cannot read text"
+        )
+    return base.tokenizer
 
 
 Targets = np.ndarray | Sequence[np.ndarray]  # a class for each of N texts, or its answer's tokens
@@ -181,20 +261,23 @@ def batches(
     if rng:
         rng.shuffle(groups)
     for group in groups:
-        ids = np.zeros((len(group), lengths[group].max()), np.int64)  # (B, T)
-        for b, i in enumerate(group):
-            ids[b, : lengths[i]] = token_rows[i]
-        positions = None if question.mask is None else (ids == question.mask).argmax(1)  # (B,)
-        answers = _side_by_side(targets, group)
-        yield group, Batch(ids, lengths[group], answers, question.choices, positions)
+        rows, answers = [token_rows[i] for i in group], [targets[i] for i in group]
+        yield group, _batch(rows, answers, question)
 
 
-def _side_by_side(targets: Targets, group: np.ndarray) -> np.ndarray:
-    """The group's classes (B,), or its answers' tokens (B, R), -1 in front of the shorter ones."""
-    if isinstance(targets, np.ndarray):
-        return targets[group]
-    longest = max(len(targets[i]) for i in group)
-    answers = np.full((len(group), longest), -1)
-    for b, i in enumerate(group):
-        answers[b, longest - len(targets[i]) :] = targets[i]
-    return answers
+def _batch(rows: list[np.ndarray], answers: list, question: QuestionFormat) -> Batch:
+    """Texts side by side. answers: for each text its class, or the tokens of its response."""
+    labels = None
+    if question.label_tails is not None:
+        labels, K = answers, question.label_count
+        answers = [*question.label_tails] * len(rows)  # each text meets each label
+        rows = [np.append(rows[n // K], answer[:-1]) for n, answer in enumerate(answers)]
+    lengths = np.array([len(row) for row in rows])  # (B,)
+    ids = np.zeros((len(rows), lengths.max()), np.int64)  # (B, T)
+    for b, row in enumerate(rows):
+        ids[b, : len(row)] = row
+    if np.ndim(answers[0]):  # -1 in front of the shorter ones
+        R = max(map(len, answers))
+        answers = [np.pad(each, (R - len(each), 0), constant_values=-1) for each in answers]
+    positions = None if question.mask is None else (ids == question.mask).argmax(1)  # (B,)
+    return Batch(ids, lengths, np.array(answers), question.choices, positions, labels)

@@ -26,7 +26,14 @@ import numpy as np
 from minipt.errors import MiniptError
 from minipt.maths import ops
 from minipt.prompting.prompt import SoftPrompt
-from minipt.prompting.readout import readout, readout_dw, readout_dx, rows_to_read
+from minipt.prompting.readout import (
+    label_logits,
+    label_loss,
+    readout,
+    readout_dw,
+    readout_dx,
+    rows_to_read,
+)
 from minipt.prompting.text import Batch
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Past, StepLayout, length_of
@@ -147,7 +154,8 @@ def run_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
 def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.ndarray:
     """What the base answers after each text. (B, V), or (B, K) with choices
 
-    Of answers of several tokens (N, V), one row for each that counts.
+    Of answers of several tokens (N, V), one row for each that counts. Of labels of several tokens
+    (B / K, K): the sum of the logarithms of its tokens' probabilities for each label.
     Raises MiniptError as `loss_and_gradient` does.
     """
     _check(base, batch, prompt)
@@ -172,12 +180,13 @@ def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
     """
     stream = _joined_stream(base, vectors.astype(base.dtype), batch)
     hidden, _ = forward(StepLayout(base, stream, ForwardOnly()))  # (B, R, C)
-    return readout(base, hidden, batch, ForwardOnly())
+    return label_logits(readout(base, hidden, batch, ForwardOnly()), batch)
 
 
 def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
     """As `logits`, behind the keys and values of a prompt. (N, V or K)"""
-    return readout(base, hidden_after(base, batch, past), batch, ForwardOnly())
+    logits = readout(base, hidden_after(base, batch, past), batch, ForwardOnly())
+    return label_logits(logits, batch)
 
 
 def hidden_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
@@ -219,15 +228,17 @@ def _step(
     tape.show("text.logits", answers)
     tape.show("text.probabilities", probabilities)
     tape.show("text.loss", losses)
-
-    dlosses = np.full_like(losses, 1.0 / len(losses))  # (N,)
+    if batch.labels is None:
+        loss, dlosses = losses.mean(), np.full_like(losses, 1.0 / len(losses))  # (N,)
+    else:
+        loss, dlosses = label_loss(losses, batch, tape)
     dlogits = ops.cross_entropy_dx(dlosses, probabilities, batch.answers)  # (N, K)
     tape.show_grad("text.loss", dlosses)
     tape.show_grad("text.logits", dlogits)
     if gradients:
         readout_dw(base, dlogits, batch, tape, gradients)
     dhidden = readout_dx(base, dlogits, batch, tape, gradients)  # (B, R, C)
-    return float(losses.mean()), *backward(step, dhidden)
+    return float(loss), *backward(step, dhidden)
 
 
 def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:

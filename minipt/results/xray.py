@@ -8,20 +8,22 @@ the trace, which the step itself used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minipt.learning.evaluate import encode_split
 from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
 from minipt.learning.settings import defaults_for
 from minipt.maths.ops import softmax
 from minipt.prompting.prompt import SoftPrompt
-from minipt.prompting.text import Batch, batches, encode
+from minipt.prompting.text import Batch, batches
 from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import logits, loss_and_gradient
 from minipt.results.plot import draw_step
 from minipt.results.report import align, shorten
+from minipt.tasks.task import Split
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Trace
 
@@ -68,11 +70,9 @@ def take_step(
     there is something to learn. Raises MiniptError for a text without tokens.
     """
     settings = defaults_for(base)
-    question = question_format(base, template, label_words)
-    if prompt.head is not None:
-        question = replace(question, choices=prompt.head)
+    question = question_format(base, template, label_words, prompt.head)
     room = base.config.context - len(prompt.vectors)
-    rows, (cut,) = encode(base, question.template, [text], room)
+    rows, _, (cut,) = encode_split(base, question, Split([text], np.array([0])), room)
 
     def batch_for(target: int) -> Batch:
         ((_, batch),) = batches(rows, np.array([target]), question, 1)

@@ -17,13 +17,13 @@ from dataclasses import replace
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import task_question
 from minipt.learning.learner import Learner
 from minipt.learning.optimizers import Arrays
 from minipt.learning.settings import Settings
 from minipt.maths import ops
 from minipt.prompting.readout import read_features
 from minipt.prompting.text import Batch
+from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import Answer, hidden_after
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
@@ -39,13 +39,13 @@ class ProbeLearner(Learner):
     name = "probe"
 
     def __init__(self, base: Base, task: Task, settings: Settings) -> None:
-        question = task_question(base, None, task.train, task)
-        if question.choices is None:
+        if not task.labels:
             raise MiniptError("a probe is trained for labels, not for responses: tune a prompt")
-        self.base = base
+        self.base, self.room = base, base.config.context
+        K = len(task.labels)
+        unread = np.zeros((K, base.config.channels), base.dtype)  # the weight stands in their place
+        question = question_format(base, task.template, task.label_words, unread)
         self.question = replace(question, how="a linear probe of the base's features")
-        self.room = base.config.context
-        K = len(question.choices)
         self.arrays = {
             "weight": np.zeros((base.config.channels, K), base.dtype),
             "bias": np.zeros(K, base.dtype),

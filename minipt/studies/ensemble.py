@@ -110,7 +110,7 @@ def _answers(base: Base, prompts: Sequence[SoftPrompt], split: Split, task: Task
     question = task_question(base, None, split, task)
     room = base.config.context - vectors.shape[1]
     token_rows, targets, _ = encode_split(base, question, split, room)
-    found = np.empty((len(vectors), len(token_rows), len(question.choices)), base.dtype)
+    found = np.empty((len(vectors), len(token_rows), question.label_count), base.dtype)
     for indices, batch in batches(token_rows, targets, question, TEXTS):
         found[:, indices] = softmax(_logits_of_all(base, vectors, batch))
     return found
@@ -119,16 +119,10 @@ def _answers(base: Base, prompts: Sequence[SoftPrompt], split: Split, task: Task
 def _logits_of_all(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray:
     """Every text behind every prompt, in one forward pass. vectors (k, P, C) -> (k, B, K)"""
     k, B = len(vectors), len(batch.ids)
-    positions = None if batch.positions is None else np.tile(batch.positions, k)
-    repeated = Batch(
-        ids=np.tile(batch.ids, (k, 1)),  # (kB, T)
-        lengths=np.tile(batch.lengths, k),
-        targets=np.tile(batch.targets, k),
-        choices=batch.choices,
-        positions=positions,
-    )
+    arrays = {name: x for name, x in vars(batch).items() if x is not None and name != "choices"}
+    repeated = replace(batch, **{name: np.concatenate([x] * k) for name, x in arrays.items()})
     in_front = np.repeat(vectors, B, axis=0)  # (kB, P, C)
-    return logits_together(base, in_front, repeated).reshape(k, B, -1)
+    return logits_together(base, in_front, repeated).reshape(k, len(batch.right), -1)
 
 
 def tell_ensemble(task: Task, found: Ensemble) -> str:

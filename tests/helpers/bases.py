@@ -113,13 +113,16 @@ def base_with_tokenizer(seed: int = 0, context: int = 32) -> Base:
 
 
 def base_that_reads(family: str, **sizes: int) -> Base:
-    """One of the `FAMILIES`, with a tokenizer that has BERT's mask and ends."""
+    """One of the `FAMILIES`, with a tokenizer that has BERT's mask and, for a BERT, its ends."""
     tokenizer = small_tokenizer()
     tokenizer.add_special_tokens([MASK, "[CLS]", "[SEP]"])
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
     fields = FAMILIES[family] | sizes
+    if not fields.get("causal", True):
+        tokenizer.post_processor = processors.TemplateProcessing(
+            "[CLS] $A [SEP]", special_tokens=ends
+        )
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
     return random_base(3, vocabulary=size, context=40, tokenizer=tokenizer, **fields)
 
 

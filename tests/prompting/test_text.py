@@ -66,7 +66,7 @@ def test_a_label_is_read_at_its_words_first_token(base, word):
 
 
 def test_label_words_that_cannot_be_told_apart(base):
-    with pytest.raises(MiniptError, match="begin with the same token"):
+    with pytest.raises(MiniptError, match="they begin with the same token"):
         label_tokens(base, [" good", " good"])
 
 

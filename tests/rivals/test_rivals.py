@@ -170,7 +170,7 @@ def test_without_biases_there_is_no_bitfit(task):
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
 def test_a_probes_features_are_what_the_base_answers_with(family, task):
     base = base_that_reads(family)
-    batch = batch_of(learner_of("probe", base, task), task)
+    batch = batch_of(learner_of("prompt", base, task), task)
     table = base.params.get("output.table", base.params["token.table"])
     bias = base.params.get("head.bias", np.zeros(len(table), np.float32))
     ours = features(base, batch) @ table[batch.choices].T + bias[batch.choices]
