@@ -29,9 +29,10 @@ def question_format(
 
     A language model reads a label as it continues the filled template. Tokens that all labels share
     go behind every text. A label is read at the first token that differs. Where that token does not
-    tell all labels apart, or is a lone space, a label is read at all its tokens. A masked-word model answers at the mask in the
-    template, or at a mask that is put behind it. head (K, C): vectors that were trained to compare
-    with, in place of label words.
+    tell all labels apart, or is a lone space, a label is read at all its tokens. A masked-word
+    model answers at the mask in the template, or at a mask that is put behind it.
+
+    head (K, C): vectors that were trained to compare with, in place of label words.
 
     Raises MiniptError for label words that the base cannot tell apart, and for a masked-word base
     whose tokenizer has no mask.

@@ -94,5 +94,5 @@ class DiscreteLearner(Learner):
 
 def batch_loss(base: Base, prompt: SoftPrompt, batch: Batch) -> float:
     """The mean cross-entropy of a batch in nats, forward only."""
-    losses, _ = cross_entropy(answerer(base, prompt)(batch), batch.answers)
+    losses, _ = cross_entropy(answerer(base, prompt)(batch), batch.right)
     return float(losses.mean())

@@ -92,7 +92,7 @@ def random_batch(
 
 
 def small_tokenizer() -> Tokenizer:
-    """A byte-level BPE, as GPT-2's, trained on four sentences: about 290 tokens."""
+    """A byte-level BPE, as GPT-2's: about 290 tokens, of which " good" and " bad" are two."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -102,7 +102,7 @@ def small_tokenizer() -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.train_from_iterator([*SENTENCES, " good bad" * 9], trainer)
     return tokenizer
 
 

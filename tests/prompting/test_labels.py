@@ -55,11 +55,10 @@ def marked_base(special: bool = False):
     return random_base(0, vocabulary=20, context=40, tokenizer=marked_tokenizer(special))
 
 
-def task_of(words, base=None, texts=12) -> Task:
+def task_of(words, texts=12) -> Task:
     labels = np.arange(texts) % len(words)
-    split = Split(
-        [f"the word was {'good' if k % 2 else 'bad'} {n}" for n, k in enumerate(labels)], labels
-    )
+    told = [f"the word was {'good' if k % 2 else 'bad'} {n}" for n, k in enumerate(labels)]
+    split = Split(told, labels)
     names = tuple(word.strip() for word in words)
     return Task("task", names, tuple(words), "{text}\nIt was", split, split, split, "here")
 
@@ -76,14 +75,14 @@ def batch_of(base, task, room=30):
 
 def test_classes_that_are_numbers_are_read_at_the_number():
     base = minipt.load_base("nano")
-    words = [f" {number}" for number in range(100, 110)]
+    words = [f" {number}" for number in (7001, 7002, 7003)]
     choices, lead, tails = read_labels(base, "{text}\nLabel:", words)
-    assert base.tokenizer.decode(list(lead)) == " 10"
-    assert [base.tokenizer.decode([token]) for token in choices] == list("0123456789")
+    assert base.tokenizer.decode(list(lead)) == " 700"
+    assert [base.tokenizer.decode([token]) for token in choices] == ["1", "2", "3"]
     assert tails is None
     question = question_format(base, "{text}\nLabel:", words)
     (row,), _ = encode(base, question.template, ["a"], 30, question.lead)
-    assert base.tokenizer.decode(row.tolist()) == "a\nLabel: 10"
+    assert base.tokenizer.decode(row.tolist()) == "a\nLabel: 700"
 
 
 def test_a_lone_space_is_no_label():
