@@ -1,8 +1,8 @@
 """What a prompt's vectors do: who reads them, and what is lost without each.
 
 In: a base, a tuned prompt and its task. Out: how much of its attention a text gives to each vector,
-out of the trace of the same step that training takes; and accuracy and loss with one vector after
-the other taken away. Both on validation texts. The story continues in `reading.py`.
+out of the trace of the step that training takes; and accuracy and loss with one vector after the
+other taken away. Both are of validation texts.
 """
 
 from dataclasses import dataclass, replace
@@ -76,16 +76,16 @@ def ablate(base: Base, prompt: SoftPrompt, task: Task, texts: int = TEXTS) -> Ab
     split = _first(task.validation, texts)
     whole = evaluate(base, prompt, split, task)
     nothing = base.params["token.table"][frequent_ids(base)].mean(0)  # (C,)
-    found = []
+    without = []
     for p in tqdm(range(len(prompt.vectors)), desc="without", unit="vector", disable=None):
         vectors = prompt.vectors.copy()
         vectors[p] = nothing
-        found.append(evaluate(base, replace(prompt, vectors=vectors), split, task))
+        without.append(evaluate(base, replace(prompt, vectors=vectors), split, task))
     return Ablation(
         accuracy=whole.accuracy,
         loss=whole.loss,
-        accuracies=np.array([one.accuracy for one in found]),
-        losses=np.array([one.loss for one in found]),
+        accuracies=np.array([one.accuracy for one in without]),
+        losses=np.array([one.loss for one in without]),
         texts=len(split.texts),
     )
 

@@ -2,8 +2,7 @@
 
 In: a base and vectors (P, C), which stand where token embeddings would. Out: the tokens nearest to
 each, how near real words and random vectors are to theirs, and a plane to draw all of them in. A
-vector is no word: only beside these yardsticks does "nearest" mean something. The story continues
-in `influence.py`.
+vector is no word: only beside these yardsticks does "nearest" mean something.
 """
 
 from dataclasses import dataclass
