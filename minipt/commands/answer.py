@@ -1,7 +1,7 @@
-"""The commands `predict` and `generate`: what a base answers behind a tuned prompt.
+"""The commands `predict` and `generate`: a base's answers behind a tuned prompt.
 
-In: a run and texts. Out: for each text its label with the probabilities of all, or what the base
-writes on after it.
+In: a run and texts. Out: for each text its label with the probabilities of all labels, or the words
+that the base writes after it.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What a command is, and the arguments that several commands share.
+"""Commands, and the arguments that several of them share.
 
-In: functions with their arguments above them, and what argparse has parsed. Out: commands; a base,
-a task, settings or a prompt; a result, printed as text or as JSON.
+In: functions with their arguments above them, and the arguments that argparse has parsed. Out:
+commands; a base, a task, settings or a prompt; a result, printed as text or as JSON.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from minipt.tasks.task import Task, load_csv, load_pairs
 from minipt.transformer.base import Base
 
 DEFAULT_TASK = "sms-spam"
-# What is too hard for the tiny base and not for these.
+# A task that is too hard for the tiny base and not for the stronger ones.
 HARDER_TASK = "movie-reviews"
 STRONGER_BASES = ("minilm", "smollm2-135m")
 USUAL_TASK = f"{DEFAULT_TASK}, or {HARDER_TASK} for {' and '.join(STRONGER_BASES)}"
@@ -49,7 +49,7 @@ def command(example: str, *arguments: Argument, prints: str = "one JSON object")
     """Make the function below, such as `tune_command`, one that adds its command to argparse's.
 
     The function takes the parsed arguments and returns the exit status, None: 0. Its docstring is
-    the help. example: the arguments of an example. prints: what --json prints.
+    the help. example: the arguments of an example. prints: the output of --json, in words.
     """
     arguments += (argument("--json", f"print {prints}", action="store_true"),)
 
@@ -79,14 +79,14 @@ def argument(flag: str, meaning: str = "", **options: object) -> Argument:
 
 
 def base_argument(default: str | None = NAMES[0], otherwise: str = PROMPTS_OWN) -> Argument:
-    """Which language model stands still. otherwise: the one without a default, in words."""
+    """The language model. otherwise: the usual one in words, where there is no default."""
     meaning = "the language model: a name of `minipt bases`, a directory, a .gguf file or a hub id"
     meaning += "" if default else f" (default: {otherwise})"
     return argument("--base", meaning, default=default, metavar="BASE")
 
 
 def task_arguments(default: str = USUAL_TASK) -> tuple[Argument, ...]:
-    """What is learnt: a named task, or a file of the user's own. default: the one, in words."""
+    """The task: one with a name, or a file of the user's own. default: the usual one, in words."""
     return (
         argument("--task", f"one of {', '.join(task_names())} (default: {default})"),
         argument("--csv", "your own texts, with the two columns below", type=Path, metavar="FILE"),
@@ -139,7 +139,7 @@ def given_settings(args: argparse.Namespace) -> dict:
 
 
 def load_base_and_task(args: argparse.Namespace) -> tuple[Base, Task]:
-    """The base and the task that `add_base` and `add_task` asked for."""
+    """The base and the task of `BASE_AND_TASK`."""
     base = load_base(args.base)
     return base, choose_task(args, base)
 
@@ -151,7 +151,7 @@ def load_tuned(args: argparse.Namespace) -> tuple[Base, SoftPrompt]:
 
 
 def choose_task(args: argparse.Namespace, base: Base) -> Task:
-    """The task that `add_task` asked for. Exits with status 2 for arguments that contradict."""
+    """The task of `task_arguments`. Exits with status 2 for arguments that contradict."""
     columns = (args.text_column, args.label_column)
     if args.pairs and (args.csv or args.task is not None):
         args.parser.error("--pairs stands alone, without --task and --csv")
@@ -179,7 +179,7 @@ def named_task(args: argparse.Namespace, base: Base) -> Task:
 
 
 def readable(text: str) -> str:
-    """An argument as UTF-8, whatever the locale took its bytes for; what is none becomes marks."""
+    """An argument as UTF-8, in any locale; bytes that are no UTF-8 become question marks."""
     try:
         given = text.encode(errors="surrogateescape")
     except UnicodeEncodeError:  # half a character, which only Windows lets pass

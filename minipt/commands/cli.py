@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_streams()
     args = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        # What overflows ends in numbers that are not finite, and these in a sentence.
+        # An overflow ends in numbers that are not finite, and these end in a sentence.
         with np.errstate(over="ignore", invalid="ignore"):
             status = args.call(args) or 0
         sys.stdout.flush()
@@ -61,7 +61,7 @@ def _complain(sentence: object) -> None:
 
 
 def _open_streams() -> None:
-    """Where a shell has closed one, what is written to it is lost, and that is all."""
+    """Open a stream that a shell has closed: its output is lost, and nothing else happens."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))
@@ -72,7 +72,7 @@ def _open_streams() -> None:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     args, rest = _parser().parse_known_args(arguments)
     args.line = arguments
-    # argparse gives the texts that stand behind an option to nobody.
+    # argparse leaves over the texts behind an option.
     if args.command == "predict" and not any(word.startswith("-") for word in rest):
         args.texts += rest
     elif rest:

@@ -1,7 +1,7 @@
 """The commands `doctor` and `bases`: whether everything is there, and what to do where it is not.
 
 In: this machine. Out: a record of Python, NumPy and its speed, the cache, the bases and the tasks,
-with a list of problems, each with its remedy; what is known of the bases; and both as text.
+with a list of problems, each with its remedy; the facts about the bases; and both as text.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def tell_bases(rows: list[dict]) -> str:
 
 
 def measure_product() -> float:
-    """How many billion floating point operations a second NumPy's matrix product does here."""
+    """The speed of NumPy's matrix product here, in billions of operations a second."""
     a = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
     seconds = []
     for _ in range(PRODUCTS):

@@ -102,7 +102,7 @@ def _write(directory: Path, record: dict, run: Run, scores: dict[str, Score], ag
 
 
 def _place_of(base: str) -> str | None:
-    """How to find the base again from anywhere: None for its name alone."""
+    """The base's place, to be found again from anywhere; None for a name of `minipt bases`."""
     if base in NAMES:
         return None
     return str(Path(base).resolve()) if Path(base).exists() else base  # a hub id stays what it is
@@ -131,7 +131,7 @@ def _command_again(args: argparse.Namespace, directory: Path) -> str:
 
 
 def _closing(directory: Path, run: Run) -> str:
-    """Where everything is, and what to type next."""
+    """The place of everything, and the next command to type."""
     command = "predict" if run.prompt.about["labels"] else "generate"
     example = shlex.join(["minipt", command, str(directory), "a text of your own"])
     return (

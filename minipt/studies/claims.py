@@ -41,7 +41,7 @@ SENTENCE = " Once upon a time there was a little bear who lived in the forest an
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run.
+    """The size of the runs.
 
     seeds: of every cell. steps: of the small bases; large_steps: of the others, whose names are in
     `large`. rates: how many learning rates each cell chooses from, on validation. ladder: the bases
@@ -57,7 +57,7 @@ class Plan:
     ladder: tuple[str, ...] = ()
 
     def settings(self, base: str) -> dict[str, int]:
-        """How long a base learns."""
+        """The steps that a base learns for."""
         return {"steps": self.large_steps if base in self.large else self.steps}
 
     @property
@@ -91,7 +91,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed, by whom, and how it is put to the test."""
+    """A published sentence, its source, and the test that it is put to."""
 
     number: int
     says: str
@@ -210,7 +210,7 @@ def closing_gap(plan: Plan) -> Finding:
     "add; fails if 1 beats 20, or if 100 add more than 20 did",
 )
 def longer_prompts(plan: Plan) -> Finding:
-    """How accuracy grows with the number of vectors."""
+    """The accuracy by the number of vectors."""
     cells = measure(plan, task=SMALL_TASKS, length=(1, 5, 20, 100), base="tiny")
     gained, added = cells.differences("20", "1"), cells.differences("100", "20")
     up, beyond = Difference.of(gained), Difference.of(added)
@@ -233,7 +233,7 @@ def longer_prompts(plan: Plan) -> Finding:
     "on the nano base; fails if uniform beats both on the tiny base",
 )
 def starts(plan: Plan) -> Finding:
-    """What the first vectors are worth."""
+    """The worth of the first vectors."""
     bases, methods = ("nano", "tiny"), ("vocab", "labels")
     cells = measure(plan, base=bases, task=SMALL_TASKS, method=("uniform", *methods))
     gains = {(m, base): cells.differences(m, "uniform", base) for m in methods for base in bases}
@@ -308,7 +308,7 @@ def _five_together(plan: Plan, task: str) -> dict[str, float]:
     "to the mean of the three others; fails if they lose more",
 )
 def new_domains(plan: Plan) -> Finding:
-    """What is lost on the way from film reviews to something else."""
+    """The loss of accuracy on the way from film reviews to something else."""
     base, (source, *others) = plan.strong_base, DOMAINS
     cells, losses = Cells(), {}
     for learner in ("prompt", "full"):
@@ -361,7 +361,7 @@ def reparameterised(plan: Plan) -> Finding:
     "loses",
 )
 def related_starts(plan: Plan) -> Finding:
-    """What film reviews teach about products."""
+    """The worth of film reviews for product reviews."""
     name, (source, target) = plan.strong_base, DOMAINS[:2]
     settings = plan.settings(name)
     settings |= {"learning_rate": best_row(plan, name, source).rate}

@@ -1,4 +1,4 @@
-"""The rivals side by side: what each reaches, what it trains, stores and costs.
+"""The rivals side by side: the accuracy, the size and the cost of each.
 
 In: a base, a task, names of learners. Out: a `Line` for each, and for each way to answer that
 learns nothing: the majority, a bag of words, the base as it is, prompts written by hand. All have
@@ -50,7 +50,7 @@ class Line:
 def compare(
     base: Base, task: Task, learners: Sequence[str], seeds: int, tried: int, **settings: object
 ) -> list[Line]:
-    """A line for each learner, below those that learn nothing.
+    """A line for each learner, below the lines that learn nothing.
 
     tried: how many learning rates to choose from, at most. settings: fields of `Settings`.
     Raises MiniptError as the runs do, and, before any is run, for a learner that is unknown or has
@@ -119,7 +119,7 @@ def _line(base: Base, task: Task, row: Row) -> Line:
 
 
 def tell(base: Base, task: Task, lines: Sequence[Line]) -> str:
-    """Two tables: what each rival reaches, and what it costs."""
+    """Two tables: the accuracies and the costs of the rivals."""
     seeds = max(len(line.correct) for line in lines)
     tried = max(line.rates for line in lines)
     rates = "the likeliest" if tried < 2 else f"the best of at most {tried} on validation"

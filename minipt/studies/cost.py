@@ -1,8 +1,8 @@
 """Why 0.1 % of the numbers is not 0.1 % of the work: five ways to learn, counted and measured.
 
-In: a base and the sizes of a step. Out: `Costs`: what `count.py` says of each way, beside the
+In: a base and the sizes of a step. Out: `Costs`: the counts of `count.py` for each way, beside the
 seconds and the memory that its step took here. They become a record, and text of at most 96 columns
-that answers the question with these very numbers.
+that answers the question with these numbers.
 """
 
 import statistics
@@ -65,7 +65,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a step costs in front of one base, by the ways of `WAYS`."""
+    """The costs of a step in front of one base, by the ways of `WAYS`."""
 
     base: Base
     step: Step
@@ -78,7 +78,7 @@ class Costs:
         return "shared" if self.base.config.causal else "concatenated"
 
     def bytes(self, numbers: int) -> int:
-        """What numbers of the base's type take."""
+        """The memory of so many numbers of the base's type."""
         return numbers * self.base.dtype.itemsize
 
 
@@ -134,7 +134,7 @@ def measure(learner: Learner, settings: Settings, tokens: int, answer: int = 1) 
 
 
 def describe(costs: Costs) -> dict:
-    """All that is known, in what JSON knows: operations, bytes, seconds."""
+    """Operations, bytes and seconds, in types that JSON knows."""
     base, step, ways = costs.base, costs.step, {}
     for way, cost in costs.counted.items():
         record = asdict(cost)
@@ -162,7 +162,7 @@ def describe(costs: Costs) -> dict:
 
 
 def tell(costs: Costs) -> str:
-    """What a step costs as two tables, then why it costs that, and where a prompt saves."""
+    """The costs as two tables, then their reasons, and where a prompt saves."""
     step, base = costs.step, costs.base
     head = (
         f"one step: {step.B} texts of {step.T} tokens, a prompt of {step.P} vectors, Adam\n"
@@ -192,7 +192,7 @@ def operations_table(costs: Costs) -> str:
 
 
 def memory_table(costs: Costs) -> str:
-    """A line a way: what learns, what a step holds beside the base, and what is left to store."""
+    """A line a way: the numbers that learn, the memory beside the base, and the bytes to store."""
     head = ("memory, in MB", "trained", "activations", "gradients", "Adam", "peak here")
     rows = [(*head, "stored, kB")]
     for way, cost in costs.counted.items():

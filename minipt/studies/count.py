@@ -1,4 +1,4 @@
-"""What a training step costs, counted from the shapes alone: operations, and numbers in memory.
+"""The cost of a training step, counted from the shapes alone: operations, and numbers in memory.
 
 In: a `Config`, a way to learn and the sizes of a step. Out: a `Cost`. Nothing is computed here; the
 tests hold every number to a real step, product by product and array by array. The texts of a step
@@ -56,10 +56,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step takes: operations in three directions, and numbers in memory.
+    """The cost of one step: operations in three directions, and numbers in memory.
 
-    trained: what learns. activations: kept from the forward for the backward, at their most.
-    gradients: of what learns, and of whole matrices on the way to it. state: the optimizer's.
+    trained: the numbers that learn. activations: kept from the forward for the backward, at their
+    most. gradients: of the numbers that learn, and of whole matrices on the way to them. state: the
+    optimizer's.
     """
 
     forward: Work
@@ -133,19 +134,19 @@ def forward_work(config: Config, way: str, step: Step) -> Work:
 
 
 def answering_work(config: Config, way: str, step: Step) -> Work:
-    """Forward alone, when what was learnt stands: a shared prompt's keys and values at hand."""
+    """Forward alone, after learning: the keys and values of a shared prompt are at hand."""
     return _forward(config, step, _layers(config, way, step)[-config.layers :])
 
 
 def key_value_numbers(config: Config, P: int) -> int:
-    """What a prompt that was run once leaves for texts to read: 2 L P Ckv."""
+    """The keys and values of a prompt that was run once, for texts to read: 2 L P Ckv."""
     return 2 * config.layers * P * _shared_channels(config)
 
 
 def to_inputs_work(config: Config, way: str, step: Step) -> Work:
-    """The way back to what learns: as much as forward for linear maps, twice for attention.
+    """The way back to the numbers that learn: as forward for linear maps, twice for attention.
 
-    Of the R rows that asked: dweights and dquery, 2 B R (P+T) C each; dkey and dvalue, 2 B R N C
+    For R rows of queries: dweights and dquery, 2 B R (P+T) C each; dkey and dvalue, 2 B R N C
     each; and dpast twice, 2 B R P C each. N is T but in the lowest layer, where only the prompt's
     rows are wanted: there it is P, or, of texts behind a shared prompt, 0. The last layer needs all
     T rows, even as the only one, since the rows that are read may lie anywhere.

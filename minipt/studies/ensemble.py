@@ -1,9 +1,9 @@
-"""Ensembles: several prompts, one base, one batch, and what they say together.
+"""Ensembles: several prompts, one base, one batch, and their answers together.
 
 Lester et al. 2021, section 6: k prompts that differ in their seed are k models for the price of one
 base. Each text stands in the batch k times, each time behind another prompt. The answers are put to
 a vote, as there, or their probabilities are averaged. In: prompts for one task. Out: `Ensemble`,
-with each member's answers beside those of all.
+with each member's answers beside the joined ones.
 
 The mean of the *vectors* is another thing, and fails: two prompts that learnt the same task from
 different starts lie far apart, and half way between them the loss is high (`losses_between`).
@@ -30,7 +30,7 @@ JOINED = ("vote", "mean probability", "mean of the vectors")
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What k prompts answer on N texts of K classes.
+    """The answers of k prompts on N texts of K classes.
 
     probabilities (k, N, K); labels (N,) the right answers; averaged (N,): the answers of one prompt
     whose vectors are the mean of theirs; best: the member that does best on validation.

@@ -1,4 +1,4 @@
-"""What a prompt's vectors do: who reads them, and what is lost without each.
+"""The effect of a prompt's vectors: who reads them, and what is lost without each.
 
 In: a base, a tuned prompt and its task. Out: how much of its attention a text gives to each vector,
 out of the trace of the step that training takes; and accuracy and loss with one vector after the
@@ -27,7 +27,7 @@ TEXTS = 128
 
 @dataclass(frozen=True)
 class Ablation:
-    """What a prompt answers whole, and with each of its P vectors replaced.
+    """The results of a whole prompt, and with each of its P vectors replaced.
 
     accuracy, loss: of the whole prompt; accuracies, losses (P,): without each; texts: of how many.
     """
@@ -40,7 +40,7 @@ class Ablation:
 
 
 def attention(base: Base, prompt: SoftPrompt, task: Task, texts: int = LOOKED_AT) -> np.ndarray:
-    """How much of its attention a text's rows give to each vector, by layer. (L, P)
+    """The share of their attention that a text's rows give to each vector, by layer. (L, P)
 
     The mean over heads, over a text's rows and over the first validation texts, out of the trace.
     A row's weights for prompt and text sum to 1, so a layer's sum to at most 1. Of the last layer

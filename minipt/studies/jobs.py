@@ -1,4 +1,4 @@
-"""Many runs, each done once: what sweeps, tables of rivals and evidence are made of.
+"""Many runs, each done once, for sweeps, tables of rivals and evidence.
 
 In: jobs, each a learner's name, a base, a task and settings. Out: their results, trained now or
 read from `runs/study/`. Each has a directory there, named after all that decides its bits. A run
@@ -57,7 +57,7 @@ class Job:
 
     @cached_property
     def directory(self) -> Path:
-        """Where its result stands once it is done."""
+        """The place of its result once it is done."""
         start = "" if self.start is None else hashlib.sha256(self.start.vectors).hexdigest()
         decides = [self.learner, self.base.fingerprint, digest(self.task), start]
         name = f"{self.learner}-{self.task.name}-{self.base.name}-{self.settings.seed}"
@@ -66,14 +66,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job came to. record: as in its `run.json`."""
+    """The result of a job. record: as in its `run.json`."""
 
     job: Job
     record: dict
 
     @property
     def arrays(self) -> Arrays:
-        """What was trained, the best on validation; read when it is asked for."""
+        """The trained arrays, the best on validation; read from their file."""
         place = self.job.directory
         return read_tensors(place / "arrays.safetensors", "result", f"remove {place}")[0]
 
@@ -89,7 +89,7 @@ class Result:
         return _prompt_of(self.learner())
 
     def evaluate(self, split: Split, task: Task) -> Evaluation:
-        """What it answers on a split of any task with the same labels, in that task's words."""
+        """Its answers on a split of any task with the same labels, in that task's words."""
         learner = self.learner()
         prompt = learner.prompt if isinstance(learner, PromptLearner) else None
         question = task_question(learner.base, prompt, split, task)

@@ -1,4 +1,4 @@
-"""Reading a prompt: what its vectors lie near, who reads them, and what is lost without each.
+"""Reading a prompt: the words near its vectors, who reads them, and what is lost without each.
 
 In: a tuned prompt, its base and its task. Out: a `PromptReading`, as text, as JSON and as a page
 drawn by `plot.py`. Three questions are asked, since none of them alone is an answer: near words say
@@ -42,7 +42,7 @@ there."""
 
 @dataclass(frozen=True)
 class PromptReading:
-    """What can be said of P vectors.
+    """The near words, readers and effects of P vectors.
 
     nearest, closest: by the measure, "cosine" or "distance"; closest: for "prompt", "random" and
     "words" how near the nearest token is. norms: of the "prompt" (P,), the "words" (W,) and, where

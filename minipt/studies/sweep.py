@@ -82,7 +82,7 @@ def sweep(
 
 
 def _usual_rate(base: Base, task: Task, cell: dict) -> float:
-    """That of `minipt tune`; where learners are compared, the likeliest of each."""
+    """The rate of `minipt tune`; where learners are compared, the likeliest of each."""
     if "learner" in cell:
         return rates_for(cell["learner"], base)[0]
     return defaults_for(base, task).learning_rate

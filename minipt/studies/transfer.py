@@ -26,7 +26,7 @@ from minipt.transformer.base import Base
 DOMAINS = ("movie-reviews", "product-reviews", "tweets", "editorials")
 # Parameters whose last axis runs over the channels of the residual stream.
 INTO_STREAM = ("attn.out.weight", "mlp.down.weight", "table")
-# Those that the stream's channels do not touch.
+# Parameters that the stream's channels do not touch.
 INSIDE = ("query.bias", "key.bias", "value.bias", "up.bias", "gate.bias")
 
 
@@ -140,7 +140,7 @@ def on_another_base(base: Base, prompt: SoftPrompt, task: Task) -> dict[str, flo
 
 
 def tell(base: Base, tasks: Sequence[Task], transfers: Mapping) -> str:
-    """What `transfer` found as three tables, of means over the seeds."""
+    """The results of `transfer` as three tables, of means over the seeds."""
     first, second = tasks[:2]
     means = {
         learnt: [np.mean(values) for values in row.values()]
