@@ -1,9 +1,13 @@
 """The command line, on top of everything else.
 
-In: a line of arguments. Out: text or JSON, and an exit status.
+In: a line of arguments. Out: text or JSON, and an exit status. Each module has the parser of each
+of its commands above the function that the command calls.
 
     arguments  arguments that several commands share
     doctor     what this machine has, and what is missing
+    tune       the command `tune`
+    answer     the commands `predict` and `generate`
+    xray       the command `xray`
     studies    the commands that compare and measure
     cli        the command `minipt`
 """

@@ -1,88 +1,192 @@
-"""Arguments that several commands share, and the task that they name.
+"""Commands, and the arguments that several of them share.
 
-In: argparse's parsers and what they have parsed. Out: the same with more arguments; a `Task`. The
-story continues in `cli.py`.
+In: functions with their arguments above them, and the arguments that argparse has parsed. Out:
+commands; a base, a task, settings or a prompt; a result, printed as text or as JSON.
 """
 
 import argparse
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 
-from minipt.loading.load import NAMES
+from minipt.learning.optimizers import OPTIMIZERS, SCHEDULES
+from minipt.learning.settings import Settings
+from minipt.loading.load import NAMES, load_base
+from minipt.prompting.prompt import SoftPrompt, load_prompt
+from minipt.prompting.starts import STARTS
+from minipt.results.store import find_base
 from minipt.tasks.datasets import load_task, task_names
 from minipt.tasks.task import Task, load_csv, load_pairs
 from minipt.transformer.base import Base
 
 DEFAULT_TASK = "sms-spam"
-# What is too hard for the tiny base and not for these.
+# A task that is too hard for the tiny base and not for the stronger ones.
 HARDER_TASK = "movie-reviews"
 STRONGER_BASES = ("minilm", "smollm2-135m")
+USUAL_TASK = f"{DEFAULT_TASK}, or {HARDER_TASK} for {' and '.join(STRONGER_BASES)}"
 PROMPTS_OWN = "the one that the prompt was made for"
+# The fields of `Settings` that have a flag: the flag, the type of a value, and what it means.
+SETTINGS = {
+    "length": ("--length", int, "number of prompt vectors"),
+    "method": ("--init", str, f"how they begin: {', '.join(STARTS)}"),
+    "text": ("--init-text", str, "the words of --init text, in place of the task's instruction"),
+    "steps": ("--steps", int, "number of batches to learn from"),
+    "seed": ("--seed", int, "the same seed gives the same bits"),
+    "batch_size": ("--batch-size", int, "texts a step"),
+    "learning_rate": ("--learning-rate", float, "size of a step"),
+    "optimizer": ("--optimizer", str, f"one of {', '.join(OPTIMIZERS)}"),
+    "schedule": ("--schedule", str, f"of the learning rate: {', '.join(SCHEDULES)}"),
+    "patience": ("--patience", int, "looks at validation without a better one that end the run"),
+    "workers": ("--workers", int, "processes that share the texts of a step"),
+}
 
 
-def add_command(commands, name, command, summary, example) -> argparse.ArgumentParser:
-    """A command of this name, which runs `command` on what is parsed."""
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"example: {example}",
-    )
-    parser.set_defaults(command=command, parser=parser)
-    return parser
+Argument = tuple[str, dict]  # as argparse's `add_argument` takes it
 
 
-def add_task(add, default: str | None = None) -> None:
-    """What is learnt: a named task, or a file of the user's own. default: the one, in words."""
-    default = default or f"{DEFAULT_TASK}, or {HARDER_TASK} for {' and '.join(STRONGER_BASES)}"
-    add("--task", help=f"one of {', '.join(task_names())} (default: {default})")
-    add("--csv", type=Path, metavar="FILE", help="your own texts, with the two columns below")
-    add("--text-column", metavar="COLUMN", help="the CSV file's column of texts")
-    add("--label-column", metavar="COLUMN", help="the CSV file's column of classes")
-    add(
-        "--label-words",
-        nargs="+",
-        metavar="CLASS=WORD",
-        help="the word that stands for each class of the CSV file (default: its name)",
-    )
-    add(
-        "--pairs",
-        type=Path,
-        metavar="FILE",
-        help="in place of labels, your own prompts and what should be written after each: JSON "
-        "lines (.jsonl) or CSV with the columns prompt and response",
-    )
+def command(example: str, *arguments: Argument, prints: str = "one JSON object") -> Callable:
+    """Make the function below, such as `tune_command`, one that adds its command to argparse's.
+
+    The function takes the parsed arguments and returns the exit status, None: 0. Its docstring is
+    the help. example: the arguments of an example. prints: the output of --json, in words.
+    """
+    arguments += (argument("--json", f"print {prints}", action="store_true"),)
+
+    def decorate(call: Callable[[argparse.Namespace], int | None]) -> Callable:
+        def add_to(commands) -> None:
+            name, description = call.__name__.removesuffix("_command"), call.__doc__ or ""
+            summary = description.split("\n")[0].removesuffix(".")
+            parser = commands.add_parser(
+                name,
+                help=summary[:1].lower() + summary[1:],
+                description=description,
+                epilog=f"example: minipt {name} {example}".rstrip(),
+            )
+            for flag, options in arguments:
+                parser.add_argument(flag, **options)
+            parser.set_defaults(call=call, parser=parser)
+
+        return add_to
+
+    return decorate
 
 
-def add_base(add, default: str | None = NAMES[0], otherwise: str = PROMPTS_OWN) -> None:
-    """Which language model stands still."""
+def argument(flag: str, meaning: str = "", **options: object) -> Argument:
+    """An argument and what it means, with its default in words."""
+    shown = "" if options.get("default") is None else f" (default: {options['default']})"
+    return flag, options | {"help": meaning + shown}
+
+
+def base_argument(default: str | None = NAMES[0], otherwise: str = PROMPTS_OWN) -> Argument:
+    """The language model. otherwise: the usual one in words, where there is no default."""
     meaning = "the language model: a name of `minipt bases`, a directory, a .gguf file or a hub id"
-    meaning += f" (default: {default or otherwise})"
-    add("--base", default=default, metavar="BASE", help=meaning)
+    meaning += "" if default else f" (default: {otherwise})"
+    return argument("--base", meaning, default=default, metavar="BASE")
 
 
-def choose_task(chosen: argparse.Namespace, base: Base) -> Task:
-    """The task that `add_task` asked for. Exits with status 2 for arguments that contradict."""
-    columns = (chosen.text_column, chosen.label_column)
-    if chosen.pairs and (chosen.csv or chosen.task is not None):
-        chosen.parser.error("--pairs stands alone, without --task and --csv")
-    if chosen.csv is None:
-        if any(columns) or chosen.label_words:
-            chosen.parser.error("--text-column, --label-column and --label-words belong to --csv")
-        return load_pairs(chosen.pairs) if chosen.pairs else named_task(chosen, base)
-    if chosen.task is not None or not all(columns):
-        chosen.parser.error("--csv needs --text-column and --label-column, and no --task")
+def task_arguments(default: str = USUAL_TASK) -> tuple[Argument, ...]:
+    """The task: one with a name, or a file of the user's own. default: the usual one, in words."""
+    return (
+        argument("--task", f"one of {', '.join(task_names())} (default: {default})"),
+        argument("--csv", "your own texts, with the two columns below", type=Path, metavar="FILE"),
+        argument("--text-column", "the CSV file's column of texts", metavar="COLUMN"),
+        argument("--label-column", "the CSV file's column of classes", metavar="COLUMN"),
+        argument(
+            "--label-words",
+            "the word that stands for each class of the CSV file (default: its name)",
+            nargs="+",
+            metavar="CLASS=WORD",
+        ),
+        argument(
+            "--pairs",
+            "in place of labels, your own prompts and what should be written after each: JSON "
+            "lines (.jsonl) or CSV with the columns prompt and response",
+            type=Path,
+            metavar="FILE",
+        ),
+    )
+
+
+def setting_arguments(names: Iterable[str]) -> tuple[Argument, ...]:
+    """Some fields of `Settings`, each with the default that it has there."""
+    arguments = []
+    for name in names:
+        flag, kind, meaning = SETTINGS[name]
+        flag, options = argument(flag, meaning, default=getattr(Settings, name), type=kind)
+        arguments.append((flag, options | {"dest": name, "default": None}))
+    return tuple(arguments)
+
+
+def list_of(kind: type) -> dict:
+    """The options of an argument that is a list such as 1,5,20."""
+
+    def parse(text: str) -> list:
+        return [kind(part) for part in text.split(",")]
+
+    parse.__name__ = f"list of {kind.__name__}"  # argparse's complaint names it
+    return {"type": parse, "metavar": "A,B"}
+
+
+RUN = argument("run", "a run's directory, or its prompt.safetensors", type=Path, metavar="RUN")
+BASE_AND_TASK = (*task_arguments(), base_argument())
+
+
+def given_settings(args: argparse.Namespace) -> dict:
+    """The fields of `Settings` that were given."""
+    given = {field.name: getattr(args, field.name, None) for field in fields(Settings)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def load_base_and_task(args: argparse.Namespace) -> tuple[Base, Task]:
+    """The base and the task of `BASE_AND_TASK`."""
+    base = load_base(args.base)
+    return base, choose_task(args, base)
+
+
+def load_tuned(args: argparse.Namespace) -> tuple[Base, SoftPrompt]:
+    """A run's prompt and the base that it was made for, which --base may say where to find."""
+    base = load_base(args.base or find_base(args.run))
+    return base, load_prompt(args.run, base)
+
+
+def choose_task(args: argparse.Namespace, base: Base) -> Task:
+    """The task of `task_arguments`. Exits with status 2 for arguments that contradict."""
+    columns = (args.text_column, args.label_column)
+    if args.pairs and (args.csv or args.task is not None):
+        args.parser.error("--pairs stands alone, without --task and --csv")
+    if args.csv is None:
+        if any(columns) or args.label_words:
+            args.parser.error("--text-column, --label-column and --label-words belong to --csv")
+        return load_pairs(args.pairs) if args.pairs else named_task(args, base)
+    if args.task is not None or not all(columns):
+        args.parser.error("--csv needs --text-column and --label-column, and no --task")
     words = None
-    if chosen.label_words:
-        pairs = [pair.partition("=") for pair in chosen.label_words]
+    if args.label_words:
+        pairs = [pair.partition("=") for pair in args.label_words]
         classes = {label for label, _, _ in pairs}
         if any(not word.strip() for _, _, word in pairs) or len(classes) < len(pairs):
-            chosen.parser.error("--label-words are pairs such as yes=good no=bad, one for a class")
+            args.parser.error("--label-words are pairs such as yes=good no=bad, one for a class")
         # In the text that goes on after the template, a word begins with a space.
         words = {label: f" {word.strip()}" for label, _, word in pairs}
-    return load_csv(chosen.csv, *columns, words)
+    return load_csv(args.csv, *columns, words)
 
 
-def named_task(chosen: argparse.Namespace, base: Base) -> Task:
+def named_task(args: argparse.Namespace, base: Base) -> Task:
     """The task of the name that was given, or the one that suits the base."""
     default = HARDER_TASK if base.name in STRONGER_BASES else DEFAULT_TASK
-    return load_task(default if chosen.task is None else chosen.task)
+    return load_task(default if args.task is None else args.task)
+
+
+def readable(text: str) -> str:
+    """An argument as UTF-8, in any locale; bytes that are no UTF-8 become question marks."""
+    try:
+        given = text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a character, which only Windows lets pass
+        given = text.encode(errors="replace")
+    return given.decode(errors="replace")
+
+
+def print_result(args: argparse.Namespace, record: object, text: str) -> None:
+    """Print a command's result: with --json its record, otherwise its text."""
+    print(json.dumps(record) if args.json else text)

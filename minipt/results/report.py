@@ -4,7 +4,6 @@ In: a base, a task and a finished run. Out: the record for `run.json`, and the s
 at most 100 columns. Accuracies are of the test split and stand with their 95 % intervals.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -16,13 +15,13 @@ from minipt.learning.tune import Run
 from minipt.prompting.generate import write
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.responses import encode_responses
+from minipt.results.tables import align, one_line, shorten
 from minipt.tasks.bag_of_words import bag_of_words, confidence_interval
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
 MESSAGES = 10
 MOST_CLASSES = 8  # a table of more would not fit a line
-WIDTH = 96
 COLUMN = 29  # three texts side by side fit a line
 BEYOND = 5  # how many tokens more than the right response has the base may write
 
@@ -166,7 +165,7 @@ def comparison_table(task: Task, scores: dict[str, Score]) -> str:
         row = (names[name], right, f"{score.accuracy:.3f}", f"{low:.3f} to {high:.3f}")
         loss = "" if score.loss is None else f"{score.loss:.3f}"
         rows.append(row if task.labels else (*row, loss))
-    return align(rows, "<" + ">" * (len(rows[0]) - 1))
+    return align(rows)
 
 
 def class_table(task: Task, evaluation: Evaluation) -> str:
@@ -174,7 +173,7 @@ def class_table(task: Task, evaluation: Evaluation) -> str:
     rows = [("class \\ answer", *task.labels)]
     for label, counts in zip(task.labels, evaluation.counts, strict=True):
         rows.append((label, *(f"{count:,}" for count in counts)))
-    return align(rows, "<" + ">" * len(task.labels))
+    return align(rows)
 
 
 def message_table(task: Task, evaluation: Evaluation) -> str:
@@ -202,7 +201,7 @@ def response_table(base: Base, task: Task, run: Run) -> str:
         limit = len(target) + BEYOND
         written = "".join(write(base, run.prompt, asked, limit, lambda x: int(x.argmax())))
         mark = "" if run.test.right[i] else "x"
-        end, *others = map(_one_line, (texts[i], responses[i], written))
+        end, *others = map(one_line, (texts[i], responses[i], written))
         end = end if len(end) <= COLUMN else f"...{end[3 - COLUMN :]}"
         rows.append((mark, end, *(shorten(text, COLUMN) for text in others)))
     head = f"the first test prompts (x: wrong), {len(texts)} of {run.test.total:,}"
@@ -233,25 +232,3 @@ def account(base: Base, prompt: SoftPrompt) -> str:
         f"{same};\n"
         f"         its {len(base.params)} arrays are {'' if frozen else 'NOT '}read-only"
     )
-
-
-def align(rows: Sequence[Sequence[str]], sides: str) -> str:
-    """Rows of cells as a table; sides: `<` or `>` for each column. No line exceeds `WIDTH`."""
-    rows = [[_one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = zip(row, sides, widths, strict=True)
-        line = "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells)
-        lines.append(shorten(line, WIDTH).rstrip())
-    return "\n".join(lines)
-
-
-def shorten(text: str, width: int) -> str:
-    """The text, or its beginning and three dots."""
-    return text if len(text.rstrip()) <= width else text[: width - 3] + "..."
-
-
-def _one_line(text: str) -> str:
-    """The text without line breaks, runs of white space and characters that are not printable."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -87,7 +87,7 @@ def write_run(
     directory exists or cannot be written or the disk is full.
     """
     with complete_directory(directory) as partial:
-        (partial / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(partial / "run.json", record)
         with open(partial / "history.csv", "w", encoding="utf-8", newline="") as file:
             rows = csv.DictWriter(file, HISTORY)
             rows.writeheader()
@@ -104,8 +104,18 @@ def write_interrupted(directory: Path, record: dict, prompt: SoftPrompt) -> None
     """
     place = unfinished(directory)
     prompt.save(place / "prompt.safetensors")
-    with complete_file(place / "run.json") as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(place / "run.json", record)
+
+
+def write_json(path: Path, record: object) -> None:
+    """Write what JSON knows, complete or not at all."""
+    write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, complete or not at all."""
+    with complete_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def check_page(path: Path | None) -> None:

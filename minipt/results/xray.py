@@ -22,7 +22,7 @@ from minipt.prompting.text import Batch, batches
 from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import logits, loss_and_gradient
 from minipt.results.plot import draw_step
-from minipt.results.report import align, shorten
+from minipt.results.tables import align, shorten
 from minipt.tasks.task import Split
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Trace

@@ -1,29 +1,31 @@
 """Ten published claims about prompt tuning, each with its rule for a verdict.
 
 In: a `Plan`, which says how much time there is. Out: for each claim a `Finding`, with the verdict
-that its rule gives on what was measured. The rules were written before their numbers were seen: a
+that its rule gives on what was measured. The rules were written before their numbers were seen. A
 claim holds here if the 95 % interval of a mean difference lies on its side of zero, fails if it
 lies on the other, and cannot be told if zero is inside. Differences are of test accuracies, paired
 by seed and task. The interval is over seeds, pooled with tasks or bases where a rule says so, as if
 each pair were a draw of its own: it leaves out that other tasks, and another test split, would
 differ. Claim 5 compares plain means, as its rule says. Learning rates are chosen on validation, on
-the mean of the seeds; that of claim 9 on the task where its prompts come from. The story continues
-in `evidence.py`, which runs all and writes the report.
+the mean of the seeds; that of claim 9 on the task where its prompts come from.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 
 from minipt.loading.load import load_base
 from minipt.prompting.starts import init_prompt
 from minipt.prompting.verbalizer import label_tokens
+from minipt.results.intervals import Difference, minus
+from minipt.results.kept import remember
+from minipt.results.tables import spread, tabulate
 from minipt.rivals import rates_for
 from minipt.studies.ensemble import ensemble
-from minipt.studies.jobs import Result, accuracies, remember
+from minipt.studies.jobs import Result, accuracies
 from minipt.studies.neighbours import nearest
 from minipt.studies.sweep import Row, sweep
 from minipt.studies.transfer import DOMAINS, few_of, head_starts, zero_shot
@@ -32,18 +34,14 @@ from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
 HOLDS, FAILS, UNCLEAR = "holds here", "does not hold here", "cannot be told at this size"
-# Student's t at 97.5 %, for 1 to 12 degrees of freedom; for more, the last, which is a little wide.
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18)
 SMALL_BASES = ("nano", "micro", "tiny")
 SMALL_TASKS = ("questions", "sms-spam")
 SENTENCE = " Once upon a time there was a little bear who lived in the forest and liked honey"
 
-Table = list[tuple[str, ...]]
-
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run.
+    """The size of the runs.
 
     seeds: of every cell. steps: of the small bases; large_steps: of the others, whose names are in
     `large`. rates: how many learning rates each cell chooses from, on validation. ladder: the bases
@@ -58,6 +56,15 @@ class Plan:
     large: tuple[str, ...]
     ladder: tuple[str, ...] = ()
 
+    def settings(self, base: str) -> dict[str, int]:
+        """The steps that a base learns for."""
+        return {"steps": self.large_steps if base in self.large else self.steps}
+
+    @property
+    def strong_base(self) -> str:
+        """The base of the claims about film reviews, which are hard for the small ones."""
+        return self.large[0] if self.large else "tiny"
+
 
 LARGE = ("minilm", "smollm2-135m")
 PLANS = {
@@ -69,7 +76,7 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found: the verdict, a sentence with the numbers that decided it, and all numbers.
+    """The verdict, a sentence with the numbers that decided it, and a table of all numbers.
 
     lines: for a figure: by name, (mean, lowest, highest) at each setting; of: what the settings
     are of.
@@ -77,14 +84,14 @@ class Finding:
 
     verdict: str
     because: str
-    table: Table
+    table: list[tuple[str, ...]]
     lines: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
     of: str = ""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed, by whom, and how it is put to the test."""
+    """A published sentence, its source, and the test that it is put to."""
 
     number: int
     says: str
@@ -107,36 +114,41 @@ def claim(says: str, source: str, setting: str, rule: str) -> Callable:
     return enter
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The mean of n paired differences and its 95 % interval, by Student's t (Student 1908)."""
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, differences: Iterable[np.ndarray]) -> "Difference":
-        """All differences of all arrays together."""
-        pairs = np.concatenate(list(differences))
-        n, mean = len(pairs), float(pairs.mean())
-        half = STUDENT[min(n - 1, len(STUDENT)) - 1] * float(pairs.std(ddof=1)) / math.sqrt(n)
-        return cls(mean, mean - half, mean + half)
-
-    @property
-    def verdict(self) -> str:
-        """Whether the first is larger."""
-        if self.low > 0:
-            return HOLDS
-        return FAILS if self.high < 0 else UNCLEAR
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+def decide(holds: bool, fails: bool) -> str:
+    """The verdict of a rule that says when a claim holds and when it fails."""
+    if holds:
+        return HOLDS
+    return FAILS if fails else UNCLEAR
 
 
-def minus(first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """The differences of arrays in two lists, pair by pair."""
-    return [a - b for a, b in zip(first, second, strict=True)]
+def verdict_on(difference: Difference) -> str:
+    """The verdict of a rule that says only which of two is larger."""
+    return decide(difference.positive, difference.negative)
+
+
+class Cells(dict[tuple[str, ...], np.ndarray]):
+    """Test accuracies, one a seed, by the names of what they are of."""
+
+    def differences(self, first: str, second: str, *others: str) -> list[np.ndarray]:
+        """Each cell with `first` and the others in its name, minus that with `second` instead."""
+        return [
+            accuracy - self[tuple(second if name == first else name for name in names)]
+            for names, accuracy in self.items()
+            if {first, *others} <= set(names)
+        ]
+
+    def table(self, *head: str) -> list[tuple[str, ...]]:
+        """A row a cell: its names, then mean, lowest and highest."""
+        entries = ((names, spread(values)) for names, values in self.items())
+        return tabulate((*head, "mean", "lowest", "highest"), entries)
+
+    def lines(self, over: int) -> dict[str, dict[str, tuple[float, float, float]]]:
+        """For a figure over the names at one place: a line for all that share the others."""
+        lines: dict[str, dict] = {}
+        for names, values in self.items():
+            line = ", ".join(names[:over] + names[over + 1 :])
+            lines.setdefault(line, {})[names[over]] = spread(values)
+        return lines
 
 
 @cache
@@ -151,51 +163,22 @@ def the_task(name: str) -> Task:
     return load_task(name)
 
 
-def rows_of(
-    plan: Plan, base_name: str, task_name: str, learner: str = "prompt", **axes: Sequence
-) -> list[Row]:
-    """A sweep over the axes, with the plan's seeds, steps and rates."""
-    base, task = the_base(base_name), the_task(task_name)
-    rates = rates_for(learner, base)[: plan.rates]
-    axes = {"learner": [learner], "learning_rate": rates} | axes
-    return sweep(base, task, axes, plan.seeds, **settings_of(plan, base_name))
+def best_row(plan: Plan, base: str, task: str, learner: str = "prompt", **settings: object) -> Row:
+    """One combination, with the plan's seeds and steps, at the best of the plan's rates."""
+    axes = {"learner": [learner], "learning_rate": rates_for(learner, the_base(base))[: plan.rates]}
+    settings = plan.settings(base) | settings
+    (row,) = sweep(the_base(base), the_task(task), axes, plan.seeds, **settings)
+    return row
 
 
-def settings_of(plan: Plan, base_name: str) -> dict[str, int]:
-    """How long a base learns."""
-    return {"steps": plan.large_steps if base_name in plan.large else plan.steps}
-
-
-def tests_of(plan: Plan, base: str, task: str, learner: str = "prompt", **axes) -> np.ndarray:
-    """The test accuracies of the one combination. (seeds,)"""
-    return accuracies(results_of(plan, base, task, learner, **axes))
-
-
-def results_of(plan: Plan, base: str, task: str, learner: str = "prompt", **axes) -> list[Result]:
-    """The results of the one combination, one a seed."""
-    (row,) = rows_of(plan, base, task, learner, **axes)
-    return row.results
-
-
-def spread(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean, the lowest and the highest."""
-    return float(values.mean()), float(values.min()), float(values.max())
-
-
-def tabulated(head: Sequence[str], cells: Mapping[Sequence[str], np.ndarray]) -> Table:
-    """A row a cell: its names, then mean, lowest and highest."""
-    rows = [(*head, "mean", "lowest", "highest")]
-    for names, values in cells.items():
-        rows.append((*names, *(f"{number:.3f}" for number in spread(values))))
-    return rows
-
-
-def by_first(cells: Mapping[tuple[str, str], np.ndarray]) -> dict:
-    """For a figure: a line for each first name, over the second."""
-    lines: dict[str, dict] = {}
-    for (line, at), values in cells.items():
-        lines.setdefault(line, {})[at] = spread(values)
-    return lines
+def measure(plan: Plan, **axes: tuple | str) -> Cells:
+    """The test accuracies of every combination of the values in tuples, by these values' names."""
+    varied = {name: values for name, values in axes.items() if isinstance(values, tuple)}
+    cells = Cells()
+    for values in product(*varied.values()):
+        row = best_row(plan, **axes | dict(zip(varied, values, strict=True)))
+        cells[tuple(map(str, values))] = accuracies(row.results)
+    return cells
 
 
 @claim(
@@ -208,19 +191,15 @@ def by_first(cells: Mapping[tuple[str, str], np.ndarray]) -> dict:
 )
 def closing_gap(plan: Plan) -> Finding:
     """The gap between full fine-tuning and 20 vectors, by size."""
-    cells, gaps, lines = {}, {}, {}
-    places = [(base, "questions") for base in SMALL_BASES]
-    places += [(base, "movie-reviews") for base in plan.ladder]
-    for base, task in places:
-        for learner in ("prompt", "full"):
-            found = cells[base, task, learner] = tests_of(plan, base, task, learner)
-            lines.setdefault(f"{learner}, {task}", {})[base] = spread(found)
-        gaps[base] = cells[base, task, "full"] - cells[base, task, "prompt"]
-    change = Difference.of([gaps[SMALL_BASES[0]] - gaps[SMALL_BASES[-1]]])
-    said = ", ".join(f"{base} {gap.mean():.3f}" for base, gap in gaps.items())
+    learners = ("prompt", "full")
+    cells = measure(plan, base=SMALL_BASES, task=("questions",), learner=learners)
+    cells |= measure(plan, base=plan.ladder, task=("movie-reviews",), learner=learners)
+    gaps = {base: cells.differences("full", "prompt", base) for base in SMALL_BASES + plan.ladder}
+    change = Difference.of(minus(gaps[SMALL_BASES[0]], gaps[SMALL_BASES[-1]]))
+    said = ", ".join(f"{base} {gap.mean():.3f}" for base, (gap,) in gaps.items())
     because = f"the gap by base: {said}; from nano to tiny it closes by {change}"
-    table = tabulated(("base", "task", "learner"), cells)
-    return Finding(change.verdict, because, table, lines, "base")
+    table = cells.table("base", "task", "learner")
+    return Finding(verdict_on(change), because, table, cells.lines(over=0), "base")
 
 
 @claim(
@@ -231,26 +210,18 @@ def closing_gap(plan: Plan) -> Finding:
     "add; fails if 1 beats 20, or if 100 add more than 20 did",
 )
 def longer_prompts(plan: Plan) -> Finding:
-    """How accuracy grows with the number of vectors."""
-    lengths, cells = (1, 5, 20, 100), {}
-    for task in SMALL_TASKS:
-        for row in rows_of(plan, "tiny", task, length=list(lengths)):
-            cells[task, str(row.values["length"])] = accuracies(row.results)
-    one, twenty, hundred = ([cells[t, n] for t in SMALL_TASKS] for n in ("1", "20", "100"))
-    gained, added = minus(twenty, one), minus(hundred, twenty)
+    """The accuracy by the number of vectors."""
+    cells = measure(plan, task=SMALL_TASKS, length=(1, 5, 20, 100), base="tiny")
+    gained, added = cells.differences("20", "1"), cells.differences("100", "20")
     up, beyond = Difference.of(gained), Difference.of(added)
     little = Difference.of(minus([gain / 2 for gain in gained], added))
-    if up.verdict == little.verdict == HOLDS:
-        verdict = HOLDS
-    elif up.verdict == FAILS or Difference.of(minus(added, gained)).verdict == HOLDS:
-        verdict = FAILS
-    else:
-        verdict = UNCLEAR
+    more = Difference.of(minus(added, gained))
+    verdict = decide(up.positive and little.positive, up.negative or more.positive)
     because = (
         f"20 against 1: {up}; 100 against 20: {beyond}; half the first minus the second: {little}"
     )
-    table = tabulated(("task", "vectors"), cells)
-    return Finding(verdict, because, table, by_first(cells), "prompt vectors")
+    table = cells.table("task", "vectors")
+    return Finding(verdict, because, table, cells.lines(over=1), "prompt vectors")
 
 
 @claim(
@@ -262,29 +233,18 @@ def longer_prompts(plan: Plan) -> Finding:
     "on the nano base; fails if uniform beats both on the tiny base",
 )
 def starts(plan: Plan) -> Finding:
-    """What the first vectors are worth."""
-    methods, cells = ["uniform", "vocab", "labels"], {}
-    for base in ("nano", "tiny"):
-        for task in SMALL_TASKS:
-            for row in rows_of(plan, base, task, method=methods):
-                cells[base, task, row.values["method"]] = accuracies(row.results)
-
-    def gains(base: str, method: str) -> list[np.ndarray]:
-        found, uniform = ([cells[base, t, m] for t in SMALL_TASKS] for m in (method, "uniform"))
-        return minus(found, uniform)
-
-    gained = {
-        (m, base): Difference.of(gains(base, m)) for m in methods[1:] for base in ("nano", "tiny")
-    }
-    on_tiny = [gained[m, "tiny"].verdict for m in methods[1:]]
-    less = {m: Difference.of(minus(gains("nano", m), gains("tiny", m))) for m in methods[1:]}
-    if on_tiny + [found.verdict for found in less.values()] == [HOLDS] * 4:
-        verdict = HOLDS
-    else:
-        verdict = FAILS if on_tiny == [FAILS] * 2 else UNCLEAR
-    because = "; ".join(f"{m} on {base} {found}" for (m, base), found in gained.items())
-    because += "".join(f"; {m}, nano minus tiny {found}" for m, found in less.items())
-    return Finding(verdict, because, tabulated(("base", "task", "start"), cells))
+    """The worth of the first vectors."""
+    bases, methods = ("nano", "tiny"), ("vocab", "labels")
+    cells = measure(plan, base=bases, task=SMALL_TASKS, method=("uniform", *methods))
+    gains = {(m, base): cells.differences(m, "uniform", base) for m in methods for base in bases}
+    gained = {names: Difference.of(gain) for names, gain in gains.items()}
+    less = {m: Difference.of(minus(gains[m, "nano"], gains[m, "tiny"])) for m in methods}
+    on_tiny = [gained[m, "tiny"] for m in methods]
+    holds = all(gain.positive for gain in (*on_tiny, *less.values()))
+    verdict = decide(holds, all(gain.negative for gain in on_tiny))
+    because = "; ".join(f"{m} on {base} {gain}" for (m, base), gain in gained.items())
+    because += "".join(f"; {m}, nano minus tiny {gain}" for m, gain in less.items())
+    return Finding(verdict, because, cells.table("base", "task", "start"))
 
 
 @claim(
@@ -296,17 +256,12 @@ def starts(plan: Plan) -> Finding:
 )
 def objectives(plan: Plan) -> Finding:
     """Next words against masked words."""
-    bases, cells = ("micro", "micro-masked"), {}
-    for task in SMALL_TASKS:
-        for base in bases:
-            cells[task, base] = tests_of(plan, base, task)
-    found = {
-        task: Difference.of([cells[task, bases[0]] - cells[task, bases[1]]]) for task in SMALL_TASKS
-    }
-    differ = [difference.verdict != UNCLEAR for difference in found.values()]
-    because = "decoder minus masked: " + ", ".join(f"{task} {d}" for task, d in found.items())
-    table = tabulated(("task", "base"), cells)
-    return Finding(HOLDS if all(differ) else UNCLEAR, because, table)
+    bases = ("micro", "micro-masked")
+    cells = measure(plan, task=SMALL_TASKS, base=bases)
+    by_task = {task: Difference.of(cells.differences(*bases, task)) for task in SMALL_TASKS}
+    differ = all(gain.positive or gain.negative for gain in by_task.values())
+    because = "decoder minus masked: " + ", ".join(f"{task} {d}" for task, d in by_task.items())
+    return Finding(decide(differ, False), because, cells.table("task", "base"))
 
 
 @claim(
@@ -318,33 +273,30 @@ def objectives(plan: Plan) -> Finding:
 )
 def ensembles(plan: Plan) -> Finding:
     """Five prompts asked together."""
-    tasks, found = (*SMALL_TASKS, "movie-reviews"), {}
-    five = replace(plan, seeds=5)
-    for task in tasks:
-        results = results_of(five, "tiny", task)
-        decides = [str(result.job.directory) for result in results]
-        found[task] = remember("ensemble", decides, lambda r=results, t=task: _together(r, t))
+    tasks = (*SMALL_TASKS, "movie-reviews")
+    by_task = {task: _five_together(plan, task) for task in tasks}
     over_mean, over_best = (
-        [round(f["mean probability"] - f[other], 6) for f in found.values()]  # a text is more
+        [round(a["mean probability"] - a[other], 6) for a in by_task.values()]  # a text is more
         for other in ("members, mean", "best on validation")
     )
     most = len(tasks) // 2
-    if min(over_mean) > 0 and sum(x >= 0 for x in over_best) > most:
-        verdict = HOLDS
-    else:
-        verdict = FAILS if sum(x < 0 for x in over_mean) > most else UNCLEAR
+    holds = min(over_mean) > 0 and sum(x >= 0 for x in over_best) > most
+    verdict = decide(holds, sum(x < 0 for x in over_mean) > most)
     said = zip(tasks, over_mean, over_best, strict=True)
     because = "over the mean and over the best: "
     because += "; ".join(f"{task} {mean:+.3f}, {best:+.3f}" for task, mean, best in said)
-    names = list(found[tasks[0]])
-    table = [("task", *names)]
-    table += [(task, *(f"{found[task][name]:.3f}" for name in names)) for task in tasks]
-    return Finding(verdict, because, table)
+    entries = ((task, answers.values()) for task, answers in by_task.items())
+    return Finding(verdict, because, tabulate(("task", *by_task[tasks[0]]), entries))
 
 
-def _together(results: Sequence[Result], task: str) -> dict[str, float]:
-    prompts = [result.prompt() for result in results]
-    return ensemble(results[0].job.base, prompts, the_task(task)).accuracies()
+def _five_together(plan: Plan, task: str) -> dict[str, float]:
+    results = best_row(replace(plan, seeds=5), "tiny", task).results
+
+    def ask() -> dict[str, float]:
+        prompts = [result.prompt() for result in results]
+        return ensemble(the_base("tiny"), prompts, the_task(task)).accuracies()
+
+    return remember("ensemble", [str(result.job.directory) for result in results], ask)
 
 
 @claim(
@@ -356,12 +308,11 @@ def _together(results: Sequence[Result], task: str) -> dict[str, float]:
     "to the mean of the three others; fails if they lose more",
 )
 def new_domains(plan: Plan) -> Finding:
-    """What is lost on the way from film reviews to something else."""
-    base = plan.large[0] if plan.large else "tiny"
-    source, *others = DOMAINS
-    cells, losses = {}, {}
+    """The loss of accuracy on the way from film reviews to something else."""
+    base, (source, *others) = plan.strong_base, DOMAINS
+    cells, losses = Cells(), {}
     for learner in ("prompt", "full"):
-        results = results_of(plan, base, source, learner)
+        results = best_row(plan, base, source, learner).results
         cells[learner, source] = accuracies(results)
         for name in others:
             cells[learner, name] = zero_shot(results, the_task(name))
@@ -369,7 +320,7 @@ def new_domains(plan: Plan) -> Finding:
         losses[learner] = cells[learner, source] - elsewhere
     kept = Difference.of([losses["full"] - losses["prompt"]])
     because = f"base {base}: fine-tuning loses more than prompts by {kept}"
-    return Finding(kept.verdict, because, tabulated(("learner", "asked on"), cells))
+    return Finding(verdict_on(kept), because, cells.table("learner", "asked on"))
 
 
 @claim(
@@ -381,14 +332,9 @@ def new_domains(plan: Plan) -> Finding:
 )
 def deep_prefixes(plan: Plan) -> Finding:
     """Vectors in front, against keys and values in every layer."""
-    cells = {
-        (base, learner): tests_of(plan, base, "questions", learner)
-        for base in SMALL_BASES
-        for learner in ("prompt", "prefix")
-    }
-    gain = Difference.of(cells[base, "prefix"] - cells[base, "prompt"] for base in SMALL_BASES)
-    because = f"prefix minus prompt: {gain}"
-    return Finding(gain.verdict, because, tabulated(("base", "learner"), cells))
+    cells = measure(plan, base=SMALL_BASES, learner=("prompt", "prefix"), task="questions")
+    gain = Difference.of(cells.differences("prefix", "prompt"))
+    return Finding(verdict_on(gain), f"prefix minus prompt: {gain}", cells.table("base", "learner"))
 
 
 @claim(
@@ -400,14 +346,10 @@ def deep_prefixes(plan: Plan) -> Finding:
 )
 def reparameterised(plan: Plan) -> Finding:
     """The same keys and values, made by a network or not."""
-    cells = {
-        (task, learner): tests_of(plan, "tiny", task, learner)
-        for task in SMALL_TASKS
-        for learner in ("prefix", "prefix-mlp")
-    }
-    gain = Difference.of(cells[task, "prefix-mlp"] - cells[task, "prefix"] for task in SMALL_TASKS)
+    cells = measure(plan, task=SMALL_TASKS, learner=("prefix", "prefix-mlp"), base="tiny")
+    gain = Difference.of(cells.differences("prefix-mlp", "prefix"))
     because = f"through the network minus directly: {gain}"
-    return Finding(gain.verdict, because, tabulated(("task", "learner"), cells))
+    return Finding(verdict_on(gain), because, cells.table("task", "learner"))
 
 
 @claim(
@@ -419,18 +361,16 @@ def reparameterised(plan: Plan) -> Finding:
     "loses",
 )
 def related_starts(plan: Plan) -> Finding:
-    """What film reviews teach about products."""
-    name = plan.large[0] if plan.large else "tiny"
-    base, (source, target) = the_base(name), map(the_task, DOMAINS[:2])
-    settings = settings_of(plan, name)
-    rate = rows_of(plan, name, DOMAINS[0])[0].rate
-    few = few_of(settings["steps"])
-    found = head_starts(base, source, target, plan.seeds, few, learning_rate=rate, **settings)
-    cells = {(start,): np.array(values) for start, values in found.items()}
-    usual, related = cells.values()
-    gain = Difference.of([related - usual])
+    """The worth of film reviews for product reviews."""
+    name, (source, target) = plan.strong_base, DOMAINS[:2]
+    settings = plan.settings(name)
+    settings |= {"learning_rate": best_row(plan, name, source).rate}
+    tasks, few = (the_task(source), the_task(target)), few_of(settings["steps"])
+    by_start = head_starts(the_base(name), *tasks, plan.seeds, few, **settings)
+    cells = Cells({(start,): np.array(values) for start, values in by_start.items()})
+    gain = Difference.of(cells.differences(source, "usual"))
     because = f"base {name}: the film prompt's start minus the usual one: {gain}"
-    return Finding(gain.verdict, because, tabulated(("start",), cells))
+    return Finding(verdict_on(gain), because, cells.table("start"))
 
 
 @claim(
@@ -444,31 +384,32 @@ def related_starts(plan: Plan) -> Finding:
 )
 def nearest_tokens(plan: Plan) -> Finding:
     """Two prompts that do the same and read differently, or not."""
-    told = {"method": ["text"], "text": [SENTENCE]}
-    base, task = the_base("tiny"), the_task("sms-spam")
+    base, labels = the_base("tiny"), the_task("sms-spam").label_words
+    label_ids = label_tokens(base, labels)
     usual, held = (
-        results_of(plan, "tiny", "sms-spam", learner, **told)
+        best_row(plan, "tiny", "sms-spam", learner, method="text", text=SENTENCE).results
         for learner in ("prompt", "prompt-wayward")
     )
-    start = init_prompt(base, len(usual[0].prompt().vectors), "text", text=SENTENCE)
-    sentence = nearest(base, start.vectors, "cosine", 1).ids[:, 0]  # (P,)
-    labels = label_tokens(base, task.label_words)
-    as_tale, of_labels = {}, {}
-    for name, results in (("usual", usual), ("held", held)):
-        near = [nearest(base, result.prompt().vectors, "cosine").ids for result in results]
-        as_tale[name] = np.array([(ids[:, 0] == sentence).mean() for ids in near])
-        of_labels[name] = np.array([np.isin(ids, labels).any(1).mean() for ids in near])
-    before = np.isin(nearest(base, start.vectors, "cosine").ids, labels).any(1).mean()
-    lost = Difference.of([accuracies(usual) - accuracies(held)])
-    if as_tale["held"].mean() >= 0.9 and lost.high < 0.02:
-        verdict = FAILS
-    else:
-        telling = lost.low > 0.02 and of_labels["usual"].mean() > before
-        verdict = HOLDS if telling else UNCLEAR
+    length = len(usual[0].prompt().vectors)
+    start = init_prompt(base, length, "text", text=SENTENCE).vectors
+    tale = nearest(base, start, "cosine", 1).ids  # (P, 1)
+
+    def as_tale(results: Sequence[Result]) -> float:
+        near = [nearest(base, result.prompt().vectors, "cosine", 1).ids for result in results]
+        return np.mean([ids == tale for ids in near])
+
+    def near_labels(vectors: np.ndarray) -> float:
+        return np.isin(nearest(base, vectors, "cosine").ids, label_ids).any(1).mean()
+
+    before = near_labels(start)
+    after = np.mean([near_labels(result.prompt().vectors) for result in usual])
+    cells = Cells({("usual",): accuracies(usual), ("held near the tale",): accuracies(held)})
+    lost = Difference.of(cells.differences("usual", "held near the tale"))
+    fails = as_tale(held) >= 0.9 and lost.high < 0.02
+    holds = not fails and lost.low > 0.02 and after > before
     because = (
-        f"{as_tale['held'].mean():.0%} of the held prompts' vectors read as the tale, which costs "
-        f"{lost}; of the usual ones {as_tale['usual'].mean():.0%} do, and "
-        f"{of_labels['usual'].mean():.0%} have a label word near ({before:.0%} before)"
+        f"{as_tale(held):.0%} of the held prompts' vectors read as the tale, which costs {lost}; "
+        f"of the usual ones {as_tale(usual):.0%} do, and {after:.0%} have a label word near "
+        f"({before:.0%} before)"
     )
-    cells = {("usual",): accuracies(usual), ("held near the tale",): accuracies(held)}
-    return Finding(verdict, because, tabulated(("prompts",), cells))
+    return Finding(decide(holds, fails), because, cells.table("prompts"))

@@ -1,13 +1,12 @@
-"""Ensembles: several prompts, one base, one batch, and what they say together.
+"""Ensembles: several prompts, one base, one batch, and their answers together.
 
 Lester et al. 2021, section 6: k prompts that differ in their seed are k models for the price of one
-base. Each text stands in the batch k times, each time behind another prompt; the answers are put to
-a vote, as there, or their probabilities averaged. In: prompts for one task. Out: `Ensemble`, with
-each member's answers beside those of all.
+base. Each text stands in the batch k times, each time behind another prompt. The answers are put to
+a vote, as there, or their probabilities are averaged. In: prompts for one task. Out: `Ensemble`,
+with each member's answers beside the joined ones.
 
 The mean of the *vectors* is another thing, and fails: two prompts that learnt the same task from
-different starts lie far apart, and half way between them the loss is high (`losses_between`). The
-story continues in `transfer.py`.
+different starts lie far apart, and half way between them the loss is high (`losses_between`).
 """
 
 from collections.abc import Sequence
@@ -21,16 +20,17 @@ from minipt.maths.ops import softmax
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch, batches
 from minipt.prompting.wiring import logits_together
-from minipt.results.report import align
+from minipt.results.tables import align, spread
 from minipt.tasks.task import Split, Task
 from minipt.transformer.base import Base
 
 TEXTS = 8  # a batch, before it is repeated
+JOINED = ("vote", "mean probability", "mean of the vectors")
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What k prompts answer on N texts of K classes.
+    """The answers of k prompts on N texts of K classes.
 
     probabilities (k, N, K); labels (N,) the right answers; averaged (N,): the answers of one prompt
     whose vectors are the mean of theirs; best: the member that does best on validation.
@@ -56,16 +56,13 @@ class Ensemble:
     def accuracies(self) -> dict[str, float]:
         """Members' mean, lowest and highest, the best on validation, and the ways to join them."""
         members = (self.probabilities.argmax(-1) == self.labels).mean(-1)  # (k,)
-        answers = {"vote": self.votes, "mean probability": self.mean}
-        answers["mean of the vectors"] = self.averaged
-        found = {
-            "members, mean": members.mean(),
-            "members, lowest": members.min(),
-            "members, highest": members.max(),
-            "best on validation": members[self.best],
-        }
-        found |= {name: (each == self.labels).mean() for name, each in answers.items()}
-        return {name: float(accuracy) for name, accuracy in found.items()}
+        names = ("members, mean", "members, lowest", "members, highest")
+        accuracies = dict(zip(names, spread(members), strict=True))
+        accuracies["best on validation"] = float(members[self.best])
+        joined = (self.votes, self.mean, self.averaged)
+        for name, answers in zip(JOINED, joined, strict=True):
+            accuracies[name] = float((answers == self.labels).mean())
+        return accuracies
 
 
 def ensemble(base: Base, prompts: Sequence[SoftPrompt], task: Task) -> Ensemble:
@@ -110,10 +107,10 @@ def _answers(base: Base, prompts: Sequence[SoftPrompt], split: Split, task: Task
     question = task_question(base, None, split, task)
     room = base.config.context - vectors.shape[1]
     token_rows, targets, _ = encode_split(base, question, split, room)
-    found = np.empty((len(vectors), len(token_rows), question.label_count), base.dtype)
+    answers = np.empty((len(vectors), len(token_rows), question.label_count), base.dtype)
     for indices, batch in batches(token_rows, targets, question, TEXTS):
-        found[:, indices] = softmax(_logits_of_all(base, vectors, batch))
-    return found
+        answers[:, indices] = softmax(_logits_of_all(base, vectors, batch))
+    return answers
 
 
 def _logits_of_all(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray:
@@ -125,10 +122,10 @@ def _logits_of_all(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray:
     return logits_together(base, in_front, repeated).reshape(k, len(batch.right), -1)
 
 
-def tell_ensemble(task: Task, found: Ensemble) -> str:
+def tell(task: Task, answers: Ensemble) -> str:
     """A line for each way to answer: how many right, and the accuracy."""
-    total = len(found.labels)
-    rows = [(f"{task.name}, {len(found.probabilities)} prompts", "right", "accuracy")]
-    for name, accuracy in found.accuracies().items():
+    total = len(answers.labels)
+    rows = [(f"{task.name}, {len(answers.probabilities)} prompts", "right", "accuracy")]
+    for name, accuracy in answers.accuracies().items():
         rows.append((name, f"{accuracy * total:,.1f} of {total:,}", f"{accuracy:.3f}"))
-    return align(rows, "<>>")
+    return align(rows)

@@ -1,8 +1,8 @@
-"""What a prompt's vectors do: who reads them, and what is lost without each.
+"""The effect of a prompt's vectors: who reads them, and what is lost without each.
 
 In: a base, a tuned prompt and its task. Out: how much of its attention a text gives to each vector,
-out of the trace of the same step that training takes; and accuracy and loss with one vector after
-the other taken away. Both on validation texts. The story continues in `reading.py`.
+out of the trace of the step that training takes; and accuracy and loss with one vector after the
+other taken away. Both are of validation texts.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ TEXTS = 128
 
 @dataclass(frozen=True)
 class Ablation:
-    """What a prompt answers whole, and with each of its P vectors replaced.
+    """The results of a whole prompt, and with each of its P vectors replaced.
 
     accuracy, loss: of the whole prompt; accuracies, losses (P,): without each; texts: of how many.
     """
@@ -40,7 +40,7 @@ class Ablation:
 
 
 def attention(base: Base, prompt: SoftPrompt, task: Task, texts: int = LOOKED_AT) -> np.ndarray:
-    """How much of its attention a text's rows give to each vector, by layer. (L, P)
+    """The share of their attention that a text's rows give to each vector, by layer. (L, P)
 
     The mean over heads, over a text's rows and over the first validation texts, out of the trace.
     A row's weights for prompt and text sum to 1, so a layer's sum to at most 1. Of the last layer
@@ -76,16 +76,16 @@ def ablate(base: Base, prompt: SoftPrompt, task: Task, texts: int = TEXTS) -> Ab
     split = _first(task.validation, texts)
     whole = evaluate(base, prompt, split, task)
     nothing = base.params["token.table"][frequent_ids(base)].mean(0)  # (C,)
-    found = []
+    without = []
     for p in tqdm(range(len(prompt.vectors)), desc="without", unit="vector", disable=None):
         vectors = prompt.vectors.copy()
         vectors[p] = nothing
-        found.append(evaluate(base, replace(prompt, vectors=vectors), split, task))
+        without.append(evaluate(base, replace(prompt, vectors=vectors), split, task))
     return Ablation(
         accuracy=whole.accuracy,
         loss=whole.loss,
-        accuracies=np.array([one.accuracy for one in found]),
-        losses=np.array([one.loss for one in found]),
+        accuracies=np.array([one.accuracy for one in without]),
+        losses=np.array([one.loss for one in without]),
         texts=len(split.texts),
     )
 

@@ -1,48 +1,38 @@
-"""Many runs, each done once: what sweeps, tables of rivals and evidence are made of.
+"""Many runs, each done once, for sweeps, tables of rivals and evidence.
 
 In: jobs, each a learner's name, a base, a task and settings. Out: their results, trained now or
-read from `runs/study/`, where each has a directory named after all that decides its bits. A run
-that was killed goes on from its last checkpoint, so that a study that is started again, however it
-ended, gives the same results bit for bit. (The source and a base's tokenizer are not among what is
-compared: whoever changes a learner or a tokenizer removes `runs/study/`.) The story continues in
-`sweep.py`.
+read from `runs/study/`. Each has a directory there, named after all that decides its bits. A run
+that was killed goes on from its last checkpoint, so that a study gives the same results bit for bit
+however often it is interrupted. The name does not know the source and a base's tokenizer: whoever
+changes a learner or a tokenizer removes `runs/study/`.
 """
 
-from __future__ import annotations
-
 import hashlib
-import json
-import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from minipt.errors import MiniptError
-from minipt.files.complete import complete_directory, complete_file, read_tensors, write_tensors
+from minipt.files.complete import complete_directory, read_tensors, write_tensors
 from minipt.files.versions import versions
 from minipt.learning.checkpoint import digest
 from minipt.learning.evaluate import Evaluation, measure, task_question
 from minipt.learning.learner import Learner
 from minipt.learning.loop import learn
 from minipt.learning.optimizers import Arrays
-from minipt.learning.settings import Settings
+from minipt.learning.settings import Settings, defaults_for
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.prompt import SoftPrompt
-from minipt.results.store import LONGEST_NAME, PIXELS_PER_INCH, RUNS, checkpoint_path, unfinished
+from minipt.results.kept import STUDY, named, read_json
+from minipt.results.store import checkpoint_path, unfinished, write_json
 from minipt.rivals import find_learner
 from minipt.tasks.task import Split, Task
 from minipt.transformer.base import Base
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-STUDY = RUNS / "study"
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Job:
 
     @cached_property
     def directory(self) -> Path:
-        """Where its result stands once it is done."""
+        """The place of its result once it is done."""
         start = "" if self.start is None else hashlib.sha256(self.start.vectors).hexdigest()
         decides = [self.learner, self.base.fingerprint, digest(self.task), start]
         name = f"{self.learner}-{self.task.name}-{self.base.name}-{self.settings.seed}"
@@ -76,14 +66,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job came to. record: as in its `run.json`."""
+    """The result of a job. record: as in its `run.json`."""
 
     job: Job
     record: dict
 
     @property
     def arrays(self) -> Arrays:
-        """What was trained, the best on validation; read when it is asked for."""
+        """The trained arrays, the best on validation; read from their file."""
         place = self.job.directory
         return read_tensors(place / "arrays.safetensors", "result", f"remove {place}")[0]
 
@@ -99,7 +89,7 @@ class Result:
         return _prompt_of(self.learner())
 
     def evaluate(self, split: Split, task: Task) -> Evaluation:
-        """What it answers on a split of any task with the same labels, in that task's words."""
+        """Its answers on a split of any task with the same labels, in that task's words."""
         learner = self.learner()
         prompt = learner.prompt if isinstance(learner, PromptLearner) else None
         question = task_question(learner.base, prompt, split, task)
@@ -160,6 +150,14 @@ def _prompt_of(learner: PromptLearner) -> SoftPrompt:
     return replace(learner.prompt, vectors=learner.to_store()["prompt"])
 
 
+def jobs_of_seeds(
+    base: Base, task: Task, seeds: int, learner: str = "prompt", **settings: object
+) -> list[Job]:
+    """The same job with seeds 0 to seeds - 1. settings: fields of `Settings`."""
+    every = [defaults_for(base, task, **settings, seed=seed) for seed in range(seeds)]
+    return [Job(learner, base, task, each) for each in every]
+
+
 def run_all(jobs: Iterable[Job]) -> list[Result]:
     """The results of jobs in their order, with a bar that shows the time left."""
     jobs = list(jobs)
@@ -172,52 +170,6 @@ def run_all(jobs: Iterable[Job]) -> list[Result]:
     return [run(job) for job in jobs]
 
 
-def named(name: str, decides: object) -> str:
-    """A name for a file: the words of a name, and twelve hex digits of all that decides a result.
-
-    decides: of what JSON knows; wherever it differs, so does the name.
-    """
-    words = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
-    return f"{words}-{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]}"
-
-
-def write_result(name: str, table: str, found: object, figure: Figure | None = None) -> Path:
-    """Write `runs/<name>/`: table.txt, result.json, and figure.png if there is one.
-
-    What stands there already is replaced, file by file.
-    """
-    place = RUNS / name
-    with complete_file(place / "table.txt") as partial:
-        partial.write_text(f"{table}\n", encoding="utf-8")
-    write_json(place / "result.json", found)
-    if figure is not None:
-        with complete_file(place / "figure.png") as partial:
-            figure.savefig(partial, dpi=PIXELS_PER_INCH)
-    return place
-
-
-def remember(name: str, decides: object, make: Callable[[], object]) -> object:
-    """What `make` returns, in JSON; computed once for a name and all that decides it."""
-    path = STUDY / f"{named(name, decides)}.json"
-    if not path.exists():
-        write_json(path, make())
-    return read_json(path, path)
-
-
-def write_json(path: Path, found: object) -> None:
-    """Complete or not at all."""
-    with complete_file(path) as partial:
-        partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path, result: Path) -> object:
-    """Raises MiniptError for a file that is no JSON, with the advice to make `result` again."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MiniptError(f"{path} cannot be read ({error}): remove {result}") from error
-
-
-def accuracies(results: Iterable[Result], which: str = "test_accuracy") -> np.ndarray:
-    """One accuracy a result. (N,)"""
-    return np.array([result.record[which] for result in results])
+def accuracies(results: Iterable[Result], split: str = "test") -> np.ndarray:
+    """One accuracy a result, on its "test" or "validation" split. (N,)"""
+    return np.array([result.record[f"{split}_accuracy"] for result in results])

@@ -1,9 +1,8 @@
-"""Where a prompt's vectors lie among the words of their base.
+"""The place of a prompt's vectors among the words of their base.
 
 In: a base and vectors (P, C), which stand where token embeddings would. Out: the tokens nearest to
 each, how near real words and random vectors are to theirs, and a plane to draw all of them in. A
-vector is no word: only beside these yardsticks does "nearest" mean something. The story continues
-in `influence.py`.
+vector is no word: only beside these yardsticks does "nearest" mean something.
 """
 
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ class Plane:
 
 
 def nearest(base: Base, vectors: np.ndarray, measure: str, count: int = NEAREST) -> Nearest:
-    """The tokens nearest to each vector, of those that texts are made of.
+    """The tokens nearest to each vector, among the tokens that texts are made of.
 
     measure: "cosine", the angle alone, or "distance", Euclid's. vectors (P, C)
     """
@@ -61,7 +60,7 @@ def nearest(base: Base, vectors: np.ndarray, measure: str, count: int = NEAREST)
 
 
 def closest(base: Base, vectors: np.ndarray, measure: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """The cosine or distance to the nearest token, of the vectors and of what they compare with.
+    """The cosine or distance to the nearest token, of the vectors and of their yardsticks.
 
     prompt: the vectors (P,). random: directions drawn at random, of the vectors' norms. words: of
     tokens drawn from the frequent ones, to the nearest other. The same seed gives the same bits.
@@ -113,7 +112,7 @@ def spell(base: Base, token: int) -> str:
 
 
 def _farness(x: np.ndarray, table: np.ndarray, measure: str) -> np.ndarray:
-    """What orders the tokens as the measure does, the nearest lowest. (P, C), (W, C) -> (P, W)"""
+    """Numbers that order the tokens by the measure, the nearest lowest. -> (P, W)"""
     if measure == "cosine":
         return -_unit(x) @ _unit(table).T
     return (table * table).sum(1) - 2 * x @ table.T  # |t - x|² but for |x|², the same for all t

@@ -1,10 +1,9 @@
-"""Reading a prompt: what its vectors lie near, who reads them, and what is lost without each.
+"""Reading a prompt: the words near its vectors, who reads them, and what is lost without each.
 
 In: a tuned prompt, its base and its task. Out: a `PromptReading`, as text, as JSON and as a page
-drawn by `plot.py`. Three questions, since none of them alone is an answer: near words
-(`neighbours.py`) say what a vector resembles, attention says who looks at it, and only taking it
-away says what it does. Nothing is looked up on the test split. The story continues in
-`claims.py`.
+drawn by `plot.py`. Three questions are asked, since none of them alone is an answer: near words say
+what a vector resembles (`neighbours.py`), attention says who looks at it, and only taking it away
+says what it does (`influence.py`). Nothing is looked up on the test split.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from minipt.errors import MiniptError
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import STARTS, frequent_ids, init_prompt
 from minipt.results.plot import draw_reading
-from minipt.results.report import align, shorten
+from minipt.results.tables import align, decimals, shorten, tabulate
 from minipt.studies.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
 from minipt.studies.neighbours import MEASURES, Nearest, Plane, closest, nearest, principal_plane
 from minipt.tasks.task import Task
@@ -33,6 +32,7 @@ WHO = {
     "random": "random vectors of the same norms",
     "words": "real words, to another word",
 }
+WHOSE_NORM = {"prompt": WHO["prompt"], "start": "their start", "words": "real words"}
 CAVEAT = """\
 Near words are no explanation: a prompt can be tuned to lie nearest to the words of any sentence
 and still solve its task (Khashabi et al. 2022; minipt/rivals/wayward.py). Attention says which
@@ -42,7 +42,7 @@ there."""
 
 @dataclass(frozen=True)
 class PromptReading:
-    """What can be said of P vectors.
+    """The near words, readers and effects of P vectors.
 
     nearest, closest: by the measure, "cosine" or "distance"; closest: for "prompt", "random" and
     "words" how near the nearest token is. norms: of the "prompt" (P,), the "words" (W,) and, where
@@ -78,10 +78,8 @@ def read(
     if texts < 1:
         raise MiniptError(f"a prompt is read with at least 1 validation text, not {texts}")
     seen = attention(base, prompt, task, min(texts, LOOKED_AT))
-    words = base.params["token.table"][frequent_ids(base)]  # (W, C)
-    groups = {"words": words, "prompt": prompt.vectors}
-    if start is not None:
-        groups["start"] = start
+    groups = {"prompt": prompt.vectors} | ({} if start is None else {"start": start})
+    groups["words"] = base.params["token.table"][frequent_ids(base)]  # (W, C)
     plane = principal_plane(base)
     return PromptReading(
         title=f"{len(prompt.vectors)} vectors in front of base {base.name}, task {task.name}",
@@ -107,66 +105,48 @@ def find_start(base: Base, prompt: SoftPrompt) -> np.ndarray | None:
 
 def tell(reading: PromptReading) -> str:
     """The reading as text: near words, the yardsticks, attention, what is lost without a vector."""
-    parts = [reading.title, _tell_nearest(reading), _tell_yardsticks(reading)]
-    parts += [_tell_attention(reading), _tell_ablation(reading), CAVEAT]
-    return "\n\n".join(parts)
+    yardsticks = [
+        (f"{measure} to the nearest word", WHO, groups)
+        for measure, groups in reading.closest.items()
+    ]
+    tables = [_nearest_table(reading)]
+    for title, names, groups in (*yardsticks, ("norm", WHOSE_NORM, reading.norms)):
+        entries = [(names[who], _quantiles(values).values()) for who, values in groups.items()]
+        tables.append(align(tabulate((title, *QUANTILES), entries)))
+    rows = [("the text's attention", "to the prompt", "to its most read vector", "which")]
+    for i, layer in enumerate(reading.attention):
+        rows.append((f"layer {i}", *decimals([layer.sum(), layer.max()]), str(layer.argmax())))
+    tables += [align(rows), _ablation_table(reading)]
+    return "\n\n".join([reading.title, *tables, CAVEAT])
 
 
-def _tell_nearest(reading: PromptReading) -> str:
+def _nearest_table(reading: PromptReading) -> str:
     rows = [("vector", "norm", "cosine", "nearest by cosine", "distance", "nearest by distance")]
     for p, norm in enumerate(reading.norms["prompt"]):
         cells = [str(p), f"{norm:.2f}"]
-        for found in reading.nearest.values():
-            few = shorten(" ".join(map(repr, found.tokens[p])), 29)
-            cells += [f"{found.values[p, 0]:.3f}", few]
+        for near in reading.nearest.values():
+            cells += decimals([near.values[p, 0]])
+            cells.append(shorten(" ".join(map(repr, near.tokens[p])), 29))
         rows.append(tuple(cells))
     return align(rows, ">>><><")
 
 
-def _tell_yardsticks(reading: PromptReading) -> str:
-    tables = []
-    for measure, groups in reading.closest.items():
-        rows = [(f"{measure} to the nearest word", *QUANTILES)]
-        rows += [(WHO[who], *_quantiles(values)) for who, values in groups.items()]
-        tables.append(align(rows, "<" + ">" * len(QUANTILES)))
-    rows = [("norm", *QUANTILES)]
-    names = {"prompt": WHO["prompt"], "start": "their start", "words": "real words"}
-    for who, name in names.items():
-        if who in reading.norms:
-            rows.append((name, *_quantiles(reading.norms[who])))
-    return "\n\n".join([*tables, align(rows, "<" + ">" * len(QUANTILES))])
-
-
-def _quantiles(values: np.ndarray) -> list[str]:
-    return [f"{value:.3f}" for value in np.quantile(values, list(QUANTILES.values()))]
-
-
-def _tell_attention(reading: PromptReading) -> str:
-    rows = [("the text's attention", "to the prompt", "to its most read vector", "which")]
-    for i, layer in enumerate(reading.attention):
-        most = int(layer.argmax())
-        rows.append((f"layer {i}", f"{layer.sum():.3f}", f"{layer[most]:.3f}", str(most)))
-    return align(rows, "<>>>")
-
-
-def _tell_ablation(reading: PromptReading) -> str:
-    found = reading.ablation
+def _ablation_table(reading: PromptReading) -> str:
+    whole, by_vector = reading.ablation, reading.attention.mean(0)  # (P,): the mean of the layers
     rows = [("without vector", "accuracy", "change", "loss", "change", "attention")]
-    rows.append(("(none)", f"{found.accuracy:.3f}", "", f"{found.loss:.3f}", "", ""))
-    of_layers = reading.attention.mean(0)  # (P,)
-    for p in np.argsort(-found.losses, kind="stable"):
-        accuracy, loss = found.accuracies[p], found.losses[p]
-        changes = f"{accuracy - found.accuracy:+.3f}", f"{loss - found.loss:+.3f}"
-        cells = (f"{accuracy:.3f}", changes[0], f"{loss:.3f}", changes[1], f"{of_layers[p]:.3f}")
+    rows.append(("(none)", f"{whole.accuracy:.3f}", "", f"{whole.loss:.3f}", "", ""))
+    for p in np.argsort(-whole.losses, kind="stable"):
+        accuracy, loss = whole.accuracies[p], whole.losses[p]
+        changes = f"{accuracy - whole.accuracy:+.3f}", f"{loss - whole.loss:+.3f}"
+        cells = (f"{accuracy:.3f}", changes[0], f"{loss:.3f}", changes[1], f"{by_vector[p]:.3f}")
         rows.append((str(p), *cells))
-    head = f"on {found.texts} validation texts, each of which is {1 / found.texts:.3f} of accuracy"
+    head = f"on {whole.texts} validation texts, each of which is {1 / whole.texts:.3f} of accuracy"
     return f"{head}\n{align(rows, '>>>>>>')}"
 
 
 def describe(reading: PromptReading) -> dict:
     """The reading in what JSON knows; of the map the prompt's places and not the words'."""
-    found = reading.ablation
-    vectors = []
+    whole, vectors = reading.ablation, []
     for p, norm in enumerate(reading.norms["prompt"]):
         vector = {"vector": p, "norm": float(norm)}
         for measure, near in reading.nearest.items():
@@ -175,39 +155,38 @@ def describe(reading: PromptReading) -> dict:
                 {"id": token, "token": text, measure: value} for token, text, value in words
             ]
         vector["attention_by_layer"] = reading.attention[:, p].tolist()
-        vector["accuracy_without"] = float(found.accuracies[p])
-        vector["loss_without"] = float(found.losses[p])
-        for who in ("prompt", "start"):
-            if who in reading.places:
-                vector[f"place_of_{who}"] = reading.places[who][p].tolist()
+        vector["accuracy_without"] = float(whole.accuracies[p])
+        vector["loss_without"] = float(whole.losses[p])
+        for who, places in reading.places.items():
+            if who != "words":
+                vector[f"place_of_{who}"] = places[p].tolist()
         vectors.append(vector)
-    quantiles = {
-        f"{measure}_to_nearest": {who: _described(values) for who, values in groups.items()}
-        for measure, groups in reading.closest.items()
-    } | {"norm": {who: _described(values) for who, values in reading.norms.items()}}
+    compared = {f"{measure}_to_nearest": groups for measure, groups in reading.closest.items()}
     return {
         "title": reading.title,
-        "texts": found.texts,
-        "accuracy": found.accuracy,
-        "loss": found.loss,
-        "quantiles": quantiles,
+        "texts": whole.texts,
+        "accuracy": whole.accuracy,
+        "loss": whole.loss,
+        "quantiles": {
+            name: {who: _quantiles(values) for who, values in groups.items()}
+            for name, groups in (compared | {"norm": reading.norms}).items()
+        },
         "share_of_variance_on_map": reading.plane.share,
         "vectors": vectors,
     }
 
 
-def _described(values: np.ndarray) -> dict[str, float]:
+def _quantiles(values: np.ndarray) -> dict[str, float]:
     return dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())).tolist(), strict=True))
 
 
 def page(reading: PromptReading) -> Figure:
     """The reading as a picture: the map, the yardsticks, attention by layer, the ablation."""
-    found = reading.ablation
     return draw_reading(
         reading.title,
         reading.places,
         reading.plane.share,
         reading.closest,
         reading.attention,
-        found.losses - found.loss,
+        reading.ablation.losses - reading.ablation.loss,
     )

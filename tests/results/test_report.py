@@ -13,7 +13,6 @@ from minipt.learning.tune import tune
 from minipt.results.report import (
     Score,
     account,
-    align,
     choose_messages,
     class_table,
     compare_with_rivals,
@@ -21,9 +20,9 @@ from minipt.results.report import (
     introduce,
     make_record,
     message_table,
-    shorten,
     tell,
 )
+from minipt.results.tables import align, shorten
 from minipt.results.xray import describe, page, take_step, tell_step
 from minipt.tasks.bag_of_words import bag_of_words, confidence_interval
 from minipt.tasks.task import Split, Task

@@ -13,7 +13,7 @@ from minipt.learning.settings import Settings
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.text import Batch
 from minipt.prompting.verbalizer import MASK
-from minipt.results.report import WIDTH
+from minipt.results.tables import WIDTH
 from minipt.studies.cost import LABEL_WORDS, TextbookLearner, compare_ways, describe, tell
 from minipt.studies.count import count
 from minipt.tasks.datasets import load_task

@@ -201,9 +201,9 @@ def test_what_learns_is_counted_with_its_gradients_and_adams_state(family, way):
     cost = count(base.config, way, step)
     gradients = gradients_of(base, way, batch, step.P)
     of_matrices = sum(base.params[name].size for name in base.params if name.endswith(ADAPTED))
-    found = sum(gradient.size for gradient in gradients.values())
-    assert cost.trained == found
-    assert cost.gradients == found + (of_matrices if way == "lora" else 0)
+    numbers = sum(gradient.size for gradient in gradients.values())
+    assert cost.trained == numbers
+    assert cost.gradients == numbers + (of_matrices if way == "lora" else 0)
     adam = Adam()
     adam.step({name: np.zeros_like(array) for name, array in gradients.items()}, gradients, 0.1)
     assert cost.state == sum(array.size for array in adam.state.values())

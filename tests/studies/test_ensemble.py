@@ -24,7 +24,7 @@ from minipt.studies.ensemble import (
     average,
     ensemble,
     losses_between,
-    tell_ensemble,
+    tell,
 )
 from minipt.studies.transfer import on_another_base, renamed
 
@@ -47,32 +47,32 @@ def test_one_batch_gives_what_each_prompt_gives_alone(family, middle):
     prompts = [random_prompt(base, 2, seed) for seed in range(4)]
     together = _logits_of_all(base, np.stack([p.vectors for p in prompts]), batch)
     assert together.shape == (4, 3, 3)
-    for found, prompt in zip(together, prompts, strict=True):
-        np.testing.assert_allclose(found, logits(base, batch, prompt), rtol=1e-12, atol=1e-12)
+    for own, prompt in zip(together, prompts, strict=True):
+        np.testing.assert_allclose(own, logits(base, batch, prompt), rtol=1e-12, atol=1e-12)
 
 
 def test_an_ensemble_stands_beside_its_members(base, prompts):
     task = small_task()
-    found = ensemble(base, prompts, task)
+    joined = ensemble(base, prompts, task)
     alone = [evaluate(base, prompt, task.test, task) for prompt in prompts]
-    for member, expected in zip(found.probabilities, alone, strict=True):
+    for member, expected in zip(joined.probabilities, alone, strict=True):
         np.testing.assert_allclose(member, expected.probabilities, rtol=1e-4, atol=1e-6)
-    accuracies, each = found.accuracies(), [one.accuracy for one in alone]
+    accuracies, each = joined.accuracies(), [one.accuracy for one in alone]
     assert accuracies["members, mean"] == pytest.approx(np.mean(each))
     assert accuracies["members, highest"] == max(each)
     on_validation = [evaluate(base, p, task.validation, task).accuracy for p in prompts]
-    assert on_validation[found.best] == max(on_validation)
-    assert accuracies["best on validation"] == each[found.best]
+    assert on_validation[joined.best] == max(on_validation)
+    assert accuracies["best on validation"] == each[joined.best]
     mean = evaluate(base, average(prompts), task.test, task).accuracy
     assert accuracies["mean of the vectors"] == mean
-    assert len(tell_ensemble(task, found).splitlines()) == 1 + len(accuracies)
+    assert len(tell(task, joined).splitlines()) == 1 + len(accuracies)
 
 
 def test_votes_and_mean_probability():
     probabilities = np.array([[[0.6, 0.4]], [[0.55, 0.45]], [[0.0, 1.0]]])  # (k=3, N=1, K=2)
-    found = Ensemble(probabilities, np.array([0]), np.array([1]), 0)
-    assert found.votes.tolist() == [0]
-    assert found.mean.tolist() == [1]
+    joined = Ensemble(probabilities, np.array([0]), np.array([1]), 0)
+    assert joined.votes.tolist() == [0]
+    assert joined.mean.tolist() == [1]
     tied = Ensemble(probabilities[1:], np.array([0]), np.array([1]), 0)
     assert tied.votes.tolist() == [1]  # the surer one
 
@@ -110,6 +110,6 @@ def test_a_base_with_its_channels_renamed_computes_the_same(family):
 
 
 def test_a_prompt_on_another_base(base, prompts):
-    found = on_another_base(base, prompts[0], small_task())
-    own, _, there_too = found.values()
+    accuracies = on_another_base(base, prompts[0], small_task())
+    own, _, there_too = accuracies.values()
     assert own == there_too

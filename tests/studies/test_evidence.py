@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from helpers.bases import base_with_tokenizer, small_task
 
 from minipt.errors import MiniptError
 from minipt.loading.load import NAMES
+from minipt.results.intervals import Difference, minus
+from minipt.results.tables import markdown
 from minipt.studies import claims
-from minipt.studies.claims import CLAIMS, FAILS, HOLDS, UNCLEAR, Difference, Plan, minus
-from minipt.studies.evidence import gather, markdown, verdict_table, write_report
+from minipt.studies.claims import CLAIMS, FAILS, HOLDS, UNCLEAR, Plan, verdict_on
+from minipt.studies.evidence import gather, verdict_table, write_report
 
 PLAN = Plan("test", seeds=3, steps=2, large_steps=2, rates=1, large=())
 
@@ -43,11 +46,11 @@ def near(mean: float) -> np.ndarray:
 
 
 def test_a_difference_has_students_interval():
-    found = Difference.of([np.array([1.0, 2.0])])
-    assert (found.mean, found.low) == (1.5, pytest.approx(1.5 - 12.71 * 0.5, abs=1e-2))
-    assert found.verdict == UNCLEAR
-    assert Difference.of([near(0.1), near(0.2)]).verdict == HOLDS
-    assert Difference.of([-near(0.1), -near(0.2)]).verdict == FAILS
+    difference = Difference.of([np.array([1.0, 2.0])])
+    assert (difference.mean, difference.low) == (1.5, pytest.approx(1.5 - 12.71 * 0.5, abs=1e-2))
+    assert verdict_on(difference) == UNCLEAR
+    assert verdict_on(Difference.of([near(0.1), near(0.2)])) == HOLDS
+    assert verdict_on(Difference.of([-near(0.1), -near(0.2)])) == FAILS
     assert str(Difference.of([np.array([0.1, 0.1])])) == "+0.100 (+0.100 to +0.100)"
     (apart,) = minus([near(0.9)], [near(0.8)])
     np.testing.assert_allclose(apart, 0.1)
@@ -60,22 +63,18 @@ def test_the_gap_closes_or_not(monkeypatch, nano, tiny, verdict):
     gaps = {"nano": nano, "micro": 0.2, "tiny": tiny}
     rng = np.random.default_rng(0)
 
-    def tests_of(plan, base, task, learner="prompt", **axes):
+    def best_row(plan, base, task, learner="prompt"):
         noise = rng.normal(0, 1e-3, 3)
-        return 0.8 + noise if learner == "full" else 0.8 - gaps[base] + noise
+        return row(0.8 + noise if learner == "full" else 0.8 - gaps[base] + noise)
 
-    monkeypatch.setattr(claims, "tests_of", tests_of)
+    monkeypatch.setattr(claims, "best_row", best_row)
     assert claims.closing_gap(PLAN).verdict == verdict
 
 
-def rows(values: dict) -> list:
-    """What `rows_of` returns, as far as a claim reads it."""
-    found = []
-    for value, mean in values.items():
-        results = [type("R", (), {"record": {"test_accuracy": a}}) for a in near(mean)]
-        row = {"values": {"length": value, "method": value}, "results": results}
-        found.append(type("Row", (), row))
-    return found
+def row(accuracies: np.ndarray) -> object:
+    """What `best_row` returns, as far as a claim reads it."""
+    results = [SimpleNamespace(record={"test_accuracy": accuracy}) for accuracy in accuracies]
+    return SimpleNamespace(results=results)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +87,8 @@ def rows(values: dict) -> list:
     ],
 )
 def test_longer_prompts_help_or_not(monkeypatch, accuracies, verdict):
-    found = rows(dict(zip((1, 5, 20, 100), accuracies, strict=True)))
-    monkeypatch.setattr(claims, "rows_of", lambda *_, **__: found)
+    means = dict(zip((1, 5, 20, 100), accuracies, strict=True))
+    monkeypatch.setattr(claims, "best_row", lambda *_, length, **__: row(near(means[length])))
     assert claims.longer_prompts(PLAN).verdict == verdict
 
 
@@ -100,15 +99,12 @@ def test_longer_prompts_help_or_not(monkeypatch, accuracies, verdict):
 def test_starts_beat_uniform_or_not(monkeypatch, nano, tiny, verdict):
     gains = {"nano": nano, "tiny": tiny}
 
-    def rows_of(plan, base, task, **axes):
-        means = {"uniform": 0.6, "vocab": 0.6 + gains[base], "labels": 0.6 + gains[base]}
-        found = rows(means)
-        if gains[base] == 0.0:
-            found[1].results = found[1].results[::-1]
-            found[2].results = found[2].results[::-1]
-        return found
+    def best_row(plan, base, task, method):
+        gain = 0.0 if method == "uniform" else gains[base]
+        accuracies = near(0.6 + gain)
+        return row(accuracies[::-1] if method != "uniform" and gain == 0.0 else accuracies)
 
-    monkeypatch.setattr(claims, "rows_of", rows_of)
+    monkeypatch.setattr(claims, "best_row", best_row)
     assert claims.starts(PLAN).verdict == verdict
 
 
@@ -139,13 +135,13 @@ def test_the_claims_are_ten_and_say_where_they_come_from():
 
 def test_the_report_tells_all(small, here):
     said = []
-    found = gather(PLAN, [8, 2], said.append)
-    assert [claim.number for claim, _ in found] == [8, 2]
-    assert any(found[0][1].because in line for line in said)
-    place = write_report(PLAN, found, "minipt evidence --claim 8,2")
+    findings = gather(PLAN, [8, 2], said.append)
+    assert [claim.number for claim, _ in findings] == [8, 2]
+    assert any(findings[0][1].because in line for line in said)
+    place = write_report(PLAN, findings, "minipt evidence --claim 8,2")
     assert place.name == "evidence-test-8-2"  # beside that of all claims
     report = (place / "report.md").read_text(encoding="utf-8")
-    for claim, finding in found:
+    for claim, finding in findings:
         for part in (claim.says, claim.source, claim.setting, claim.rule, finding.verdict):
             assert part in report
     assert "`minipt evidence --claim 8,2`" in report
@@ -153,8 +149,8 @@ def test_the_report_tells_all(small, here):
     assert not (place / "claim-8.png").exists()
     described = json.loads((place / "evidence.json").read_text(encoding="utf-8"))
     assert [claim["number"] for claim in described["claims"]] == [8, 2]
-    assert verdict_table(found) in report
-    assert found[1][1].of == "prompt vectors"
+    assert verdict_table(findings) in report
+    assert findings[1][1].of == "prompt vectors"
 
 
 def test_a_number_that_no_claim_has():

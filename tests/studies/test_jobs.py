@@ -16,9 +16,10 @@ from minipt.files.complete import read_tensors, write_tensors
 from minipt.learning import loop as learning
 from minipt.learning.evaluate import evaluate
 from minipt.learning.settings import Settings
+from minipt.results.kept import remember
 from minipt.rivals import LEARNERS
-from minipt.studies.jobs import Job, remember, run, run_all
-from minipt.studies.sweep import describe_sweep, draw_sweep, sweep, tell_sweep
+from minipt.studies.jobs import Job, run, run_all
+from minipt.studies.sweep import describe, draw, sweep, tell
 
 QUICK = {"length": 3, "steps": 12, "batch_size": 4, "evaluate_every": 4, "warmup": 2}
 
@@ -54,9 +55,9 @@ def test_a_job_is_run_once_and_read_afterwards(base, task, learner, monkeypatch)
     for name, array in first.arrays.items():
         assert array.tobytes() == again.arrays[name].tobytes()
     assert base.fingerprint == before
-    found = again.evaluate(task.test, task)
-    assert found.accuracy == first.record["test_accuracy"]
-    assert found.loss == pytest.approx(first.record["test_loss"], abs=1e-6)
+    evaluation = again.evaluate(task.test, task)
+    assert evaluation.accuracy == first.record["test_accuracy"]
+    assert evaluation.loss == pytest.approx(first.record["test_loss"], abs=1e-6)
 
 
 def test_what_decides_a_result_decides_its_place(base, task):
@@ -74,8 +75,8 @@ def test_what_decides_a_result_decides_its_place(base, task):
 
 def test_a_prompts_result_is_a_prompt_that_can_be_used(base, task):
     result = run(job(base, task))
-    found = evaluate(base, result.prompt(), task.test, task)
-    assert found.accuracy == result.record["test_accuracy"]
+    evaluation = evaluate(base, result.prompt(), task.test, task)
+    assert evaluation.accuracy == result.record["test_accuracy"]
     assert (result.job.directory / "prompt.safetensors").exists()
 
 
@@ -146,13 +147,13 @@ def test_a_sweep_takes_every_combination_and_the_best_rate_on_validation(base, t
             on_validation[rate] = np.mean([r.record["validation_accuracy"] for r in results])
         assert on_validation[row.rate] == max(on_validation.values())
         assert row.rates == 2
-    table = tell_sweep(task, rows)
+    table = tell(task, rows)
     assert "each rate the best of 2 on validation" in table
     assert len(table.splitlines()) == 2 + 1 + 4
-    assert json.dumps(describe_sweep(rows))
-    assert len(draw_sweep(task, rows).axes[0].containers) == 2
+    assert json.dumps(describe(rows))
+    assert len(draw(task, rows).axes[0].containers) == 2
     same = [replace(row, values={"learner": "prompt"} | row.values) for row in rows]
-    assert draw_sweep(task, same).axes[0].get_xlabel() == "length"
+    assert draw(task, same).axes[0].get_xlabel() == "length"
 
 
 @pytest.mark.parametrize("axes", [{"length": []}, {}])

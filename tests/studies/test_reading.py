@@ -27,7 +27,7 @@ from minipt.prompting.starts import frequent_ids, init_prompt, word_ids
 from minipt.prompting.text import Batch, encode
 from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import loss_and_gradient
-from minipt.results.report import WIDTH
+from minipt.results.tables import WIDTH
 from minipt.rivals import LEARNERS
 from minipt.rivals.wayward import GAMMA, WaywardLearner
 from minipt.studies.influence import ablate, attention
@@ -68,24 +68,24 @@ def distance_to(x: np.ndarray, row: np.ndarray, measure: str) -> float:
 def test_the_nearest_tokens_are_those_of_a_plain_loop(measure):
     base = base_of("gpt2")
     vectors = random_prompt(base, P).vectors
-    found = nearest(base, vectors, measure, count=3)
+    near = nearest(base, vectors, measure, count=3)
     sign = -1 if measure == "cosine" else 1
     for p, x in enumerate(vectors):
         table = base.params["token.table"]
         ranked = sorted((distance_to(x, table[i], measure), i) for i in word_ids(base))[:3]
-        assert found.ids[p].tolist() == [i for _, i in ranked]
-        np.testing.assert_allclose(found.values[p], [sign * value for value, _ in ranked])
-        assert found.tokens[p] == [base.tokenizer.decode([i]) for _, i in ranked]
+        assert near.ids[p].tolist() == [i for _, i in ranked]
+        np.testing.assert_allclose(near.values[p], [sign * value for value, _ in ranked])
+        assert near.tokens[p] == [base.tokenizer.decode([i]) for _, i in ranked]
 
 
 @every_measure
 def test_a_word_is_nearest_to_itself_exactly(measure):
     base = base_with_tokenizer()  # float32, where |t|² - 2 t·x + |x|² would leave more than nothing
     ids = np.array([5, 70, 289])
-    found = nearest(base, base.params["token.table"][ids], measure)
-    assert found.ids[:, 0].tolist() == ids.tolist()
+    near = nearest(base, base.params["token.table"][ids], measure)
+    assert near.ids[:, 0].tolist() == ids.tolist()
     expected = 1.0 if measure == "cosine" else 0.0
-    np.testing.assert_allclose(found.values[:, 0], expected, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(near.values[:, 0], expected, rtol=1e-6, atol=0)
 
 
 def test_a_special_token_is_no_word():
@@ -102,27 +102,27 @@ def test_a_special_token_is_no_word():
 def test_the_yardsticks_are_seeded_and_a_word_is_not_its_own_neighbour(measure):
     base = base_of("gpt2")
     vectors = random_prompt(base, P).vectors
-    found, again = (closest(base, vectors, measure, seed=3) for _ in range(2))
-    for who, values in found.items():
+    closeness, again = (closest(base, vectors, measure, seed=3) for _ in range(2))
+    for who, values in closeness.items():
         np.testing.assert_array_equal(values, again[who])
-    assert len(found["words"]) == len(found["random"]) == COMPARED
-    np.testing.assert_allclose(found["prompt"], nearest(base, vectors, measure).values[:, 0])
+    assert len(closeness["words"]) == len(closeness["random"]) == COMPARED
+    np.testing.assert_allclose(closeness["prompt"], nearest(base, vectors, measure).values[:, 0])
 
     rng = np.random.default_rng(3)
     table = base.params["token.table"][word_ids(base)]
     sign = -1 if measure == "cosine" else 1
     for n, i in enumerate(rng.choice(len(frequent_ids(base)), COMPARED)[:20]):
         others = [distance_to(table[i], row, measure) for j, row in enumerate(table) if j != i]
-        assert found["words"][n] == pytest.approx(sign * min(others))
+        assert closeness["words"][n] == pytest.approx(sign * min(others))
 
 
 def test_random_vectors_have_the_vectors_norms():
     """So long that the nearest word is as good as the origin."""
     base = base_of("gpt2")
     vectors = 1e6 * random_prompt(base, P).vectors
-    found = closest(base, vectors, "distance")["random"]
+    closeness = closest(base, vectors, "distance")["random"]
     norms = np.resize(np.linalg.norm(vectors, axis=1), COMPARED)
-    np.testing.assert_allclose(found, norms, rtol=1e-4)
+    np.testing.assert_allclose(closeness, norms, rtol=1e-4)
 
 
 def test_the_maps_axes_are_the_principal_components():
@@ -156,18 +156,18 @@ def test_attention_is_the_traces_own(kind):
             if kind == "encoder" and i < base.config.layers - 1:
                 weights = weights[:, P:]  # without the rows of the prompt
             expected[i] += weights[:, :, :P].mean((0, 1)) / 3
-    found = attention(base, prompt, task, texts=3)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    assert (found > 0).all() and (found.sum(1) < 1).all()
+    weights = attention(base, prompt, task, texts=3)
+    np.testing.assert_allclose(weights, expected, rtol=1e-10)
+    assert (weights > 0).all() and (weights.sum(1) < 1).all()
 
 
 def test_attention_of_responses():
     base = base_of("gpt2")
     pairs = Pairs(["a good", "the film was"], [" day", " good and kind"])
     task = Task("pairs", (), (), "{text}", pairs, pairs, pairs, "", instruction="")
-    found = attention(base, random_prompt(base, P), task)
-    assert found.shape == (base.config.layers, P)
-    assert (found > 0).all() and (found.sum(1) < 1).all()
+    weights = attention(base, random_prompt(base, P), task)
+    assert weights.shape == (base.config.layers, P)
+    assert (weights > 0).all() and (weights.sum(1) < 1).all()
 
 
 @every_kind
@@ -175,16 +175,16 @@ def test_ablation_is_an_evaluation_without_one_vector(kind):
     base, task = base_of(kind), small_task()
     prompt = random_prompt(base, P)
     before = prompt.vectors.copy()
-    found = ablate(base, prompt, task, texts=5)
+    ablation = ablate(base, prompt, task, texts=5)
     np.testing.assert_array_equal(prompt.vectors, before)
     split = Split(task.validation.texts[:5], task.validation.labels[:5])
     whole = evaluate(base, prompt, split, task)
-    assert (found.accuracy, found.loss, found.texts) == (whole.accuracy, whole.loss, 5)
+    assert (ablation.accuracy, ablation.loss, ablation.texts) == (whole.accuracy, whole.loss, 5)
     vectors = before.copy()
     vectors[2] = base.params["token.table"][frequent_ids(base)].mean(0)
     one = evaluate(base, replace(prompt, vectors=vectors), split, task)
-    assert (found.accuracies[2], found.losses[2]) == (one.accuracy, one.loss)
-    assert len(set(found.losses)) == P and found.loss not in found.losses
+    assert (ablation.accuracies[2], ablation.losses[2]) == (one.accuracy, one.loss)
+    assert len(set(ablation.losses)) == P and ablation.loss not in ablation.losses
 
 
 def test_the_start_is_found_again():
@@ -258,12 +258,12 @@ def test_the_wayward_prompt_learns_stays_near_and_leaves_the_base():
     fingerprint = base.fingerprint
     away = {}
     for kind in (PromptLearner, WaywardLearner):
-        chosen = defaults_for(base, task, length=P, method="text", text="a long and happy life")
-        chosen = replace(chosen, steps=30, batch_size=4, evaluate_every=10)
-        learner = kind(base, task, chosen)
+        settings = defaults_for(base, task, length=P, method="text", text="a long and happy life")
+        settings = replace(settings, steps=30, batch_size=4, evaluate_every=10)
+        learner = kind(base, task, settings)
         if kind is WaywardLearner:
             learner.gamma = 1.0
-        learnt = learn(learner, task, chosen)
+        learnt = learn(learner, task, settings)
         assert learnt.history[-1]["loss"] < learnt.history[1]["loss"]
         away[kind] = learnt.history[-1]["distance"]
     assert 0 < away[WaywardLearner] < away[PromptLearner] / 2

@@ -1,0 +1,142 @@
+"""The command `tune`: learn a prompt, compare it with its rivals, keep all of it.
+
+In: arguments. Out: a page of text, or with --json the record; and the directory of a run. After
+Ctrl-C the best prompt so far is kept, and the command that goes on from there is printed.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+
+from minipt.commands.arguments import (
+    BASE_AND_TASK,
+    SETTINGS,
+    argument,
+    command,
+    given_settings,
+    load_base_and_task,
+    setting_arguments,
+)
+from minipt.errors import MiniptError
+from minipt.learning.settings import defaults_for
+from minipt.learning.tune import Run, tune
+from minipt.loading.load import NAMES
+from minipt.results.plot import draw_curves
+from minipt.results.report import Score, compare_with_rivals, introduce, make_record, tell
+from minipt.results.store import (
+    checkpoint_path,
+    choose_directory,
+    remove_empty,
+    unfinished,
+    write_interrupted,
+    write_run,
+)
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+@command(
+    "--task questions --seed 1",
+    *BASE_AND_TASK,
+    *setting_arguments(SETTINGS),
+    argument(
+        "--head",
+        "train a linear head beside the prompt: what the answer is compared with, K labels x C "
+        "channels more numbers",
+        action="store_true",
+        default=None,
+    ),
+    argument("--name", "write to runs/RUN (default: made of task, base and seed)", metavar="RUN"),
+    argument("--resume", "go on with the interrupted run of this name", action="store_true"),
+    prints="run.json; everything else to standard error",
+)
+def tune_command(args: argparse.Namespace) -> int:
+    """Learn a prompt for a task and compare it with its rivals.
+
+    The defaults of what is learnt are for the tiny base; the bases minilm and smollm2-135m have
+    their own.
+    """
+    say = partial(print, file=sys.stderr if args.json else sys.stdout)
+    given = given_settings(args)
+    base, task = load_base_and_task(args)
+    settings = defaults_for(base, task, **given)
+    directory = choose_directory(args.name, task.name, base.name, settings.seed, args.resume)
+    again = f"`{_command_again(args, directory)}`"
+    try:
+        say(introduce(base, task, settings), flush=True)
+        run = tune(base, task, checkpoint_path(directory), args.resume, **given)
+    except Exception:
+        remove_empty(directory)
+        raise
+    except KeyboardInterrupt:  # while nothing is learnt, before or after
+        remove_empty(directory)
+        if checkpoint_path(directory).exists():
+            print(f"minipt: go on with {again}", file=sys.stderr)
+        raise
+    place = {"base_path": _place_of(args.base)}
+    try:
+        if run.interrupted:
+            raise KeyboardInterrupt  # from here on, Ctrl-C before and after the last step are one
+        scores = compare_with_rivals(base, task, run.test)
+        record = make_record(base, task, run, scores) | place
+        _write(directory, record, run, scores, again)
+    except KeyboardInterrupt:
+        return _keep_interrupted(directory, make_record(base, task, run, {}) | place, run, again)
+    say(f"\n{tell(base, task, run, scores)}\n\n{_closing(directory, run)}")
+    if args.json:
+        print(json.dumps(record | {"directory": str(directory)}))
+    return 0
+
+
+def _write(directory: Path, record: dict, run: Run, scores: dict[str, Score], again: str) -> None:
+    rivals = [name for name in ("majority", "bag_of_words") if name in scores]
+    lines = {name.replace("_", " "): scores[name].accuracy for name in rivals}
+    curves = draw_curves(directory.name, run.history, run.best_step, lines)
+    try:
+        write_run(directory, record, run.history, run.prompt, curves)
+    except MiniptError as error:
+        raise MiniptError(f"{error}; the tuned prompt is kept, go on with {again}") from error
+
+
+def _place_of(base: str) -> str | None:
+    """The base's place, to be found again from anywhere; None for a name of `minipt bases`."""
+    if base in NAMES:
+        return None
+    return str(Path(base).resolve()) if Path(base).exists() else base  # a hub id stays what it is
+
+
+def _keep_interrupted(directory: Path, record: dict, run: Run, again: str) -> int:
+    if not checkpoint_path(directory).exists():
+        remove_empty(directory)
+        print("minipt: interrupted before anything was learnt", file=sys.stderr)
+        return INTERRUPTED
+    write_interrupted(directory, record, run.prompt)
+    print(
+        f"minipt: interrupted after step {record['steps']}; the best prompt so far, of step "
+        f"{run.best_step}, is in {unfinished(directory)}: go on with {again}",
+        file=sys.stderr,
+    )
+    return INTERRUPTED
+
+
+def _command_again(args: argparse.Namespace, directory: Path) -> str:
+    """The command line that resumes this run."""
+    words = [word for word in args.line if word != "--resume"]
+    if args.name is None:
+        words += ["--name", directory.name]
+    return shlex.join(["minipt", *words, "--resume"])
+
+
+def _closing(directory: Path, run: Run) -> str:
+    """The place of everything, and the next command to type."""
+    command = "predict" if run.prompt.about["labels"] else "generate"
+    example = shlex.join(["minipt", command, str(directory), "a text of your own"])
+    return (
+        f"{run.seconds:.0f} s of tuning; the best prompt on validation is that of step "
+        f"{run.best_step}\n"
+        f"written: {directory}/ with {', '.join(sorted(p.name for p in directory.iterdir()))}\n"
+        f"next:    {example}"
+    )
