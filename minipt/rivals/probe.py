@@ -42,9 +42,10 @@ class ProbeLearner(Learner):
         if not task.labels:
             raise MiniptError("a probe is trained for labels, not for responses: tune a prompt")
         self.base, self.room = base, base.config.context
-        K = len(task.labels)
-        unread = np.zeros((K, base.config.channels), base.dtype)  # the weight stands in their place
+        # The weight stands in the place of vectors to compare with.
+        unread = np.zeros((len(task.labels), base.config.channels), base.dtype)  # (K, C)
         question = question_format(base, task.template, task.label_words, unread)
+        K = question.label_count
         self.question = replace(question, how="a linear probe of the base's features")
         self.arrays = {
             "weight": np.zeros((base.config.channels, K), base.dtype),

@@ -297,7 +297,7 @@ WRONG = [
     (["--label-column", "kind"], "has no column 'kind'"),
     (["--csv", "missing.csv"], "cannot be read"),
     (["--label-words", "good=good"], "no label word for 'bad'"),
-    (["--label-words", "good=good", "bad=good"], "begin with the same token"),
+    (["--label-words", "good=good", "bad=good"], "cannot tell the label words"),
     (["--name", "../elsewhere"], "a run's name is one plain word"),
     (["--name", ""], "a run's name is one plain word"),
     (["--name", ".."], "a run's name is one plain word"),

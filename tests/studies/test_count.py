@@ -140,9 +140,13 @@ def skip_what_is_not(family: str, way: str, sizes: tuple) -> None:
 @pytest.fixture(autouse=True)
 def _no_tokenizer_is_asked(monkeypatch):
     """The batches here are made of random ids; the learners need no reading."""
-    for name in ("full", "lora", "probe"):
+    for name, asks in (
+        ("full", "task_question"),
+        ("lora", "task_question"),
+        ("probe", "question_format"),
+    ):
         module = LEARNERS[name].__module__
-        monkeypatch.setattr(f"{module}.task_question", lambda *_: QUESTION)
+        monkeypatch.setattr(f"{module}.{asks}", lambda *_: QUESTION)
 
 
 @every_family

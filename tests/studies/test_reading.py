@@ -259,12 +259,13 @@ def test_the_wayward_prompt_learns_stays_near_and_leaves_the_base():
     away = {}
     for kind in (PromptLearner, WaywardLearner):
         settings = defaults_for(base, task, length=P, method="text", text="a long and happy life")
-        settings = replace(settings, steps=30, batch_size=4, evaluate_every=10)
+        settings = replace(settings, steps=60, batch_size=8, evaluate_every=10)
         learner = kind(base, task, settings)
         if kind is WaywardLearner:
             learner.gamma = 1.0
         learnt = learn(learner, task, settings)
-        assert learnt.history[-1]["loss"] < learnt.history[1]["loss"]
+        losses = [entry["loss"] for entry in learnt.history[1:]]
+        assert np.mean(losses[-10:]) < np.mean(losses[:10])
         away[kind] = learnt.history[-1]["distance"]
     assert 0 < away[WaywardLearner] < away[PromptLearner] / 2
     assert base.fingerprint == fingerprint
