@@ -31,9 +31,10 @@ from minipt.commands.arguments import (
 )
 from minipt.errors import MiniptError
 from minipt.loading.load import load_base
+from minipt.results import reading
 from minipt.results.store import check_page, save_page
 from minipt.rivals import LEARNERS
-from minipt.studies import compare, cost, ensemble, evidence, reading, sweep, transfer
+from minipt.studies import compare, cost, ensemble, evidence, sweep, transfer
 from minipt.studies.claims import PLANS
 from minipt.studies.jobs import jobs_of_seeds, run_all
 from minipt.tasks.datasets import load_task

@@ -2,11 +2,14 @@
 
 In: a run. Out: files and text.
 
-    store      a run's directory
-    kept       results that are computed once
-    plot       pictures
-    tables     rows of cells as text
-    intervals  the interval of a mean difference
-    report     a run beside its rivals
-    xray       one step, with every array of it
+    store       a run's directory
+    kept        results that are computed once
+    plot        pictures
+    tables      rows of cells as text
+    intervals   the interval of a mean difference
+    report      a run beside its rivals
+    xray        one step, with every array of it
+    neighbours  the words nearest to each vector of a prompt
+    influence   what is lost without a vector
+    reading     what a prompt says
 """

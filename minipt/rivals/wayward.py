@@ -8,7 +8,7 @@ embedding of one token of any sentence one likes:
 
 with v the vectors (P, C) and e the sentence's embeddings (P, C): a strong decay to a start that is
 a sentence. If such a prompt solves the task and still reads as the sentence, then nearest tokens do
-not tell what a prompt does: a warning to the reader of `studies/reading.py`.
+not tell what a prompt does: a warning to the reader of `results/reading.py`.
 """
 
 from minipt.errors import MiniptError

@@ -22,11 +22,11 @@ from minipt.prompting.starts import init_prompt
 from minipt.prompting.verbalizer import label_tokens
 from minipt.results.intervals import Difference, minus
 from minipt.results.kept import remember
+from minipt.results.neighbours import nearest
 from minipt.results.tables import spread, tabulate
 from minipt.rivals import rates_for
 from minipt.studies.ensemble import ensemble
 from minipt.studies.jobs import Result, accuracies
-from minipt.studies.neighbours import nearest
 from minipt.studies.sweep import Row, sweep
 from minipt.studies.transfer import DOMAINS, few_of, head_starts, zero_shot
 from minipt.tasks.datasets import load_task

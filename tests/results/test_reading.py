@@ -27,12 +27,12 @@ from minipt.prompting.starts import frequent_ids, init_prompt, word_ids
 from minipt.prompting.text import Batch, encode
 from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import loss_and_gradient
+from minipt.results.influence import ablate, attention
+from minipt.results.neighbours import COMPARED, MEASURES, closest, nearest, principal_plane
+from minipt.results.reading import describe, find_start, page, read, tell
 from minipt.results.tables import WIDTH
 from minipt.rivals import LEARNERS
 from minipt.rivals.wayward import GAMMA, WaywardLearner
-from minipt.studies.influence import ablate, attention
-from minipt.studies.neighbours import COMPARED, MEASURES, closest, nearest, principal_plane
-from minipt.studies.reading import describe, find_start, page, read, tell
 from minipt.tasks.task import Pairs, Split, Task
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Trace

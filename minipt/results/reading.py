@@ -16,10 +16,10 @@ import numpy as np
 from minipt.errors import MiniptError
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import STARTS, frequent_ids, init_prompt
+from minipt.results.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
+from minipt.results.neighbours import MEASURES, Nearest, Plane, closest, nearest, principal_plane
 from minipt.results.plot import draw_reading
 from minipt.results.tables import align, decimals, shorten, tabulate
-from minipt.studies.influence import LOOKED_AT, TEXTS, Ablation, ablate, attention
-from minipt.studies.neighbours import MEASURES, Nearest, Plane, closest, nearest, principal_plane
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
