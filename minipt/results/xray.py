@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND = """\
-prompt.* are the prompt's rows, text.* those of the text, which go through the layers with them and
-read their keys and values; h0 is the lowest layer. size: the mean absolute value; gradient: that of
-d loss / d array, which has the array's shape; -: none was computed: it was needed for none of the
-array's rows, or only for some, or the array is an op's helper, which the op's backward
-differentiates through in one formula."""
+prompt.* are the prompt's rows. text.* are the text's rows, which read the prompt's keys and values.
+h0 is the lowest layer. size: the mean absolute value. gradient: the same of d loss / d array, which
+has the array's shape. -: no gradient was computed. No row of the array needed one, or only some
+did, or the array is an op's helper, which the op's backward differentiates through in one
+formula."""
 
 
 @dataclass(frozen=True)
