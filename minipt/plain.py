@@ -9,29 +9,27 @@ once, and all texts read the keys and values that it leaves there: P + B·T rows
                          | keys, values (H, P, D)
     text (B, T, C) --> block --> block --> ... --> loss
 
-The rest of minipt does the same for three families, with a name for every array, and faster: a step
-of this file takes 1.2 to 1.6 times as long. Every op has its derivation in `maths/ops.py`. Shapes:
-B texts, P vectors, T tokens, C channels, H heads, D = C / H, F in the MLP, N answers, K choices.
+The rest of minipt does the same for three families, with a name for every array and in less time: a
+step of this file takes 1.2 to 1.6 times as long. `maths/ops.py` derives every op. Shapes: B texts,
+P vectors, T tokens, C channels, H heads, D = C / H, F in the MLP, N answers, K choices.
 """
 
 import numpy as np
 
 from minipt.maths import ops
 
-GPT2 = {"norm": "layer", "norm_first": True, "positions": "learned", "activation": "gelu_tanh"}
-GPT2 |= {"gated": False, "causal": True, "head": "language", "key_value_heads": None}
-NOBODY = (0.0, 0.0)  # the gradients of keys and values that no other rows read
+NOBODY = (0.0, 0.0)  # the gradients of keys and values that nobody else reads
 
 
 def shared(base, vectors, batch):
     """The prompt runs once for all texts. -> loss, d loss / d vectors (P, C)"""
     prompt = embed(base, vectors.astype(base.dtype)[None], 0)  # (1, P, C)
     text = embed(base, base.params["token.table"][batch.ids], len(vectors))  # (B, T, C)
-    last, prompt_kv, saved_prompt = forward(base, prompt)
+    unread, prompt_kv, saved_prompt = forward(base, prompt)  # kv (1, H, P, D) twice a block
     hidden, _, saved_text = forward(base, text, [(key[0], value[0]) for key, value in prompt_kv])
     loss, dhidden = read_out(base, hidden, batch, batch.answer_rows)
     _, dprompt_kv = backward(base, dhidden, saved_text, [NOBODY] * base.config.layers)
-    dprompt, _ = backward(base, np.zeros_like(last), saved_prompt, dprompt_kv)
+    dprompt, _ = backward(base, np.zeros_like(unread), saved_prompt, dprompt_kv)
     return loss, dprompt[0]
 
 
@@ -51,24 +49,24 @@ def forward(base, x, past=None):
     """All blocks, behind a past. -> x (B, T, C), keys and values of each block, what it saves"""
     config = base.config
     empty = np.empty((config.heads, 0, config.channels // config.heads), x.dtype)  # (H, P = 0, D)
-    blocks = []
+    own_kv, saved = [None] * config.layers, [None] * config.layers
     for i, past_kv in enumerate(past or [(empty, empty)] * config.layers):
-        x, own_kv, saved = block(base, f"h{i}", x, past_kv)
-        blocks.append((own_kv, saved))
-    return x, *zip(*blocks, strict=True)
+        x, own_kv[i], saved[i] = block(base, f"h{i}", x, past_kv)
+    return x, own_kv, saved
 
 
-def backward(base, dx, saved, dfrom_readers):
+def backward(base, dx, saved, dkv_from_readers):
     """`forward` from its last block to its first. -> dx (B, T, C), d past_kv of each block"""
     dpast = [None] * len(saved)
     for i in reversed(range(len(saved))):
-        dx, dpast[i] = block_dx(base, f"h{i}", dx, saved[i], dfrom_readers[i])
+        dx, dpast[i] = block_dx(base, f"h{i}", dx, saved[i], dkv_from_readers[i])
     return dx, dpast
 
 
 def block(base, at, x, past_kv):
     """x + attention(norm(x)), then the same with the MLP. x (B, T, C), past_kv (H, P, D) twice"""
-    mask = np.triu(np.full((x.shape[1],) * 2, -np.inf, x.dtype), k=1)  # t reads the columns s <= t
+    # Row t reads the columns s <= t: no padding, since that stands behind all real tokens.
+    mask = np.triu(np.full((x.shape[1],) * 2, -np.inf, x.dtype), k=1)  # (T, T)
     normed, *ln1 = norm(base, f"{at}.ln1", x)
     parts = [linear(base, f"{at}.attn.{part}", normed) for part in ("query", "key", "value")]
     query, key, value = (ops.split_heads(part, base.config.heads) for part in parts)  # (B, H, T, D)
@@ -82,7 +80,7 @@ def block(base, at, x, past_kv):
     return out, (key, value), (ln1, query, key, value, past_kv, weights, ln2, up, y_over_x)
 
 
-def block_dx(base, at, dout, saved, dfrom_readers):
+def block_dx(base, at, dout, saved, dkv_from_readers):
     """`block` from its last line to its first. -> dx (B, T, C), d past_kv (H, P, D) twice"""
     ln1, query, key, value, (past_key, past_value), weights, ln2, up, y_over_x = saved
     dup = ops.gelu_dx(linear_dx(base, f"{at}.mlp.down", dout), up, y_over_x)  # (B, T, F)
@@ -93,8 +91,8 @@ def block_dx(base, at, dout, saved, dfrom_readers):
     dpast_kv = ops.attention_dpast(dcontext, dscores, query, weights, past_key)  # Σ over texts
     dparts = ops.attention_dx(dcontext, dscores, query, key, past_key, weights, key.shape[2])
     dquery, dkey, dvalue = dparts  # (B, H, T, D)
-    dkey += dfrom_readers[0]  # in the prompt's blocks: here the texts' gradients enter its keys
-    dvalue += dfrom_readers[1]  # and its values
+    dkey += dkv_from_readers[0]  # in the prompt's blocks: here the texts' gradients enter its keys
+    dvalue += dkv_from_readers[1]  # and its values
     dnormed = linear_dx(base, f"{at}.attn.query", ops.merge_heads(dquery) * query.shape[-1] ** -0.5)
     dnormed += linear_dx(base, f"{at}.attn.key", ops.merge_heads(dkey))
     dnormed += linear_dx(base, f"{at}.attn.value", ops.merge_heads(dvalue))
@@ -109,17 +107,19 @@ def read_out(base, hidden, batch, answer_rows):
     features, *final = norm(base, "final", hidden[at])  # (N, C)
     table = base.params.get("output.table", base.params["token.table"])  # (V, C)
     table = table if batch.choices is None else table[batch.choices]  # (K, C)
-    losses, probabilities = ops.cross_entropy(features @ table.T, batch.answers)  # (N,), (N, K)
+    targets, logits = batch.counted_targets, features @ table.T  # (N,), (N, K)
+    losses, probabilities = ops.cross_entropy(logits, targets)  # (N,), (N, K)
     dlosses = np.full_like(losses, 1 / len(losses))
-    dfeatures = ops.cross_entropy_dx(dlosses, probabilities, batch.answers) @ table  # (N, C)
+    dfeatures = ops.cross_entropy_dx(dlosses, probabilities, targets) @ table  # (N, C)
     dhidden = np.zeros_like(hidden)
     dhidden[at] = ops.layernorm_dx(dfeatures, base.params["final.gain"], *final)
     return float(losses.mean()), dhidden
 
 
 def embed(base, x, start):
-    """Vectors or token embeddings (B, T, C) at the positions from `start` on. -> same shape"""
-    if vars(base.config) | GPT2 != vars(base.config):
+    """Vectors or token embeddings (B, T, C) at the positions from `start` on; GPT-2's only."""
+    gpt2, fields = vars(type(base.config)), vars(base.config) | {"tied": True}  # or not tied
+    if any(gpt2.get(name, value) != value for name, value in fields.items()):  # its defaults
         raise ValueError(f"base {base.name!r} is not GPT-2: use minipt.loss_and_gradient")
     return x + base.params["position.table"][start : start + x.shape[1]]
 

@@ -90,9 +90,11 @@ def test_vectors_and_base_are_left_alone():
 
 
 @each_wiring
-@pytest.mark.parametrize("family", [LLAMA, BERT])
-def test_another_family_is_refused(family, wiring):
-    base = random_base(1, **family)
+@pytest.mark.parametrize(
+    "fields", [LLAMA, BERT, {"activation": "silu"}, {"gated": True}, {"attention_bias": False}]
+)
+def test_another_family_is_refused(fields, wiring):
+    base = random_base(1, **fields)
     with pytest.raises(ValueError, match="is not GPT-2: use minipt"):
         getattr(plain, wiring)(base, random_prompt(base, 2).vectors, random_batch(base, 2, 3))
 

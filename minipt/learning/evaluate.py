@@ -16,7 +16,7 @@ from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.responses import encode_responses, response_format
 from minipt.prompting.text import QuestionFormat, Targets, batches, encode
 from minipt.prompting.verbalizer import question_format
-from minipt.prompting.wiring import Answer, answerer
+from minipt.prompting.wiring import Answerer, answerer
 from minipt.tasks.task import Pairs, Split, Task
 from minipt.transformer.base import Base
 
@@ -98,7 +98,7 @@ def evaluate(
 
 
 def measure(
-    base: Base, answer: Answer, question: QuestionFormat, split: Split | Pairs, room: int
+    base: Base, answer: Answerer, question: QuestionFormat, split: Split | Pairs, room: int
 ) -> Evaluation:
     """The same for anything that answers: a function from batches to logits (N, K).
 
@@ -112,18 +112,18 @@ def measure(
     size = _batch_size(base, question, targets)
     for indices, batch in batches(token_rows, targets, question, size):
         logits = answer(batch)  # (M, K or V), M answers
-        each, shares = cross_entropy(logits, batch.right)  # (M,), (M, K or V)
+        each, shares = cross_entropy(logits, batch.right_choices)  # (M,), (M, K or V)
         if not np.isfinite(each).all():
             raise MiniptError("with this prompt the answer is not a finite number: tune it again")
         guesses = logits.argmax(1)  # (M,)
         # The text that an answer belongs to: a label has one answer, a response one a token. (M,)
         whose = indices if K else indices[batch.counted.nonzero()[0]]
         np.add.at(losses, whose, each)
-        np.logical_and.at(right, whose, guesses == batch.right)
+        np.logical_and.at(right, whose, guesses == batch.right_choices)
         answers += len(each)
         if K:
             probabilities[indices] = shares
-            np.add.at(counts, (batch.right, guesses), 1)
+            np.add.at(counts, (batch.right_choices, guesses), 1)
     correct, loss = int(right.sum()), float(losses.sum()) / answers
     return Evaluation(correct / N, loss, correct, N, right, counts, probabilities, was_cut)
 

@@ -11,7 +11,7 @@ import numpy as np
 from minipt.errors import MiniptError
 from minipt.learning.optimizers import Arrays, Optimizer
 from minipt.prompting.text import Batch, QuestionFormat
-from minipt.prompting.wiring import Answer
+from minipt.prompting.wiring import Answerer
 from minipt.transformer.base import Base
 
 
@@ -40,7 +40,7 @@ class Learner:
             raise MiniptError(f"{self.name} learns in one process: leave workers out")
         return nullcontext()
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         """A function from batches to logits (N, K), with the arrays as they are now."""
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch
 from minipt.prompting.verbalizer import head_start
-from minipt.prompting.wiring import Answer, answerer, prompt_step
+from minipt.prompting.wiring import Answerer, answerer, prompt_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
@@ -59,7 +59,7 @@ class PromptLearner(Learner):
             return self.workers.prompt_step(self.prompt, batch)
         return prompt_step(self.base, self.prompt, batch)
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         return answerer(self.base, self.prompt)
 
     def start_from(self, prompt: SoftPrompt) -> None:

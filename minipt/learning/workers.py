@@ -165,13 +165,13 @@ def _result(
     """What share k adds to the batch's loss and gradients; None: it has no answer."""
     try:
         part = share(batch, k, count)
-        if len(batch.right) and not len(part.right):
+        if len(batch.right_choices) and not len(part.right_choices):
             return None
         loss, gradients = prompt_step(base, prompt, part)
     except Exception as error:  # whatever it is, the parent raises it
         error.add_note(traceback.format_exc())  # the traceback itself cannot be sent
         return error
-    weight = len(part.right) / len(batch.right)
+    weight = len(part.right_choices) / len(batch.right_choices)
     return weight * loss, {name: weight * gradient for name, gradient in gradients.items()}
 
 

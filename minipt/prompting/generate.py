@@ -1,10 +1,9 @@
 """Generation: a causal base writes on after a text, one token a step.
 
 In: a `Base`, a finished prompt or none, a text. Out: the text's continuation, piece by piece. The
-prompt's keys and values are computed once, the text's in the first step; from then on each step
-runs one row, that of the token just chosen, and appends its keys and values to the past that the
-next one reads. The prompt is part of that past and is never put in again. The story continues in
-`tune.py`.
+prompt's keys and values are computed once, and the text's in the first step. From then on each step
+runs one row, that of the token just chosen. It appends the row's keys and values to the past, which
+the next step reads. The prompt is part of that past and is never put in again.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from minipt.prompting.readout import readout
 from minipt.prompting.text import Batch, encode
 from minipt.prompting.wiring import run_prompt
 from minipt.transformer.base import Base
-from minipt.transformer.layer import Past, StepLayout, empty_past
+from minipt.transformer.layer import Past, StreamLayout, empty_past
 from minipt.transformer.model import embed_tokens, forward
 from minipt.transformer.ragged import Stream
 from minipt.transformer.trace import ForwardOnly
@@ -94,7 +93,7 @@ def advance(base: Base, ids: np.ndarray, past: Past) -> tuple[np.ndarray, Past]:
     x = embed_tokens(base, ids[None], start)  # (1, T, C)
     last = np.array([[len(ids) - 1]])  # (1, 1)
     text = Stream("text", x, last, leaves_kv=True)
-    hidden, own_kv = forward(StepLayout(base, text, ForwardOnly(), past))  # (1, 1, C)
+    hidden, own_kv = forward(StreamLayout(base, text, ForwardOnly(), past))  # (1, 1, C)
     grown = [
         (np.concatenate([past_key, key], axis=1), np.concatenate([past_value, value], axis=1))
         for (past_key, past_value), (key, value) in zip(past, own_kv, strict=True)

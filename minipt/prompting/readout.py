@@ -1,17 +1,18 @@
-"""From hidden states to an answer: which rows are read, and what their answer is compared with.
+"""From hidden states to an answer: which rows are read, and what they are compared with.
 
-In: the hidden states of a text, and the `choices` of its batch. Out: logits, one a choice. There
-are three ways, by what the base has for a head, and all end in the same product with a table:
+In: the hidden states of texts, and the `choices` of their batch. Out: logits, one a choice. The
+base's head decides which of three ways is taken. All end in a product of features with a table:
 
-- "language": the row at the text's end predicts the next token, and the choices are token ids, rows
-  of the output matrix (the verbalizer of Schick & Schütze 2021, section 3);
-- "masked": the row at the mask does, after a small map of its own (Devlin et al. 2019);
-- None, an encoder that only embeds: the mean of the text's rows, at length 1, is compared with the
-  choices, which are vectors (K, C): by cosine, while they are embeddings of sentences and of length
-  1 too (Reimers & Gurevych 2019), as they need not stay where they learn.
+- "language": the row at the text's end predicts the next token. The choices are token ids, which
+  are rows of the output table (the verbalizer of Schick & Schütze 2021, section 3).
+- "masked": the row at the mask predicts the masked token, after a small map of its own (Devlin et
+  al. 2019).
+- None, an encoder: the mean of the text's rows, at length 1, is compared with vectors (K, C). While
+  these are embeddings of sentences, at length 1 too, the product is a cosine (Reimers & Gurevych
+  2019).
 
-Choices that are vectors are possible with any head: that is a linear head beside the prompt. The
-story continues in `wiring.py`.
+With any head the choices may be vectors that are trained: a linear head beside the prompt. A label
+of several tokens has the probability of all its tokens together, relative to the other labels'.
 """
 
 import numpy as np
@@ -70,7 +71,7 @@ def readout_dx(
 ) -> np.ndarray:
     """logits = features tableᵀ, so dfeatures = dlogits table; then back to the rows.
 
-    gradients: as in `Pass`, for a masked-word head's own map.
+    gradients: as in `StreamLayout`, for a masked-word head's own map.
     dlogits (N, K) -> dhidden (B, R, C), zero where a row does not count
     """
     if base.config.head is None:
@@ -111,7 +112,7 @@ def label_logits(logits: np.ndarray, batch: Batch) -> np.ndarray:
     """
     if batch.labels is None:
         return logits
-    return _sums_by_label(-ops.cross_entropy(logits, batch.answers)[0], batch)
+    return _sums_by_label(-ops.cross_entropy(logits, batch.counted_targets)[0], batch)
 
 
 def label_loss(losses: np.ndarray, batch: Batch, tape: Tape) -> tuple[float, np.ndarray]:

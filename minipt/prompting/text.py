@@ -17,7 +17,9 @@ from minipt.transformer.base import Base
 
 @dataclass
 class Batch:
-    """B texts as token ids, right-padded, and what should be answered after them.
+    """B rows of token ids, right-padded, and what should be answered after them.
+
+    A row is a text; of labels of several tokens, a text has K rows.
 
     ids (B, T) integers. lengths (B,): how many tokens of each text are real, 1 to T.
     targets (B,): token ids, or indices into choices. targets (B, R), for an answer of several
@@ -79,14 +81,14 @@ class Batch:
         return self.targets >= 0
 
     @property
-    def answers(self) -> np.ndarray:
+    def counted_targets(self) -> np.ndarray:
         """The targets that count, text after text. (N,)"""
         return self.targets.reshape(len(self.targets), -1)[self.counted]
 
     @property
-    def right(self) -> np.ndarray:
-        """Which of its choices each answer should be: the labels, or else the `answers`. (N,)"""
-        return self.answers if self.labels is None else self.labels
+    def right_choices(self) -> np.ndarray:
+        """Which of its choices each answer should be: labels, or `counted_targets`. (N,)"""
+        return self.counted_targets if self.labels is None else self.labels
 
 
 def _numbers(name: str, values: object) -> np.ndarray:
@@ -279,5 +281,12 @@ def _batch(rows: list[np.ndarray], answers: list, question: QuestionFormat) -> B
     if np.ndim(answers[0]):  # -1 in front of the shorter ones
         R = max(map(len, answers))
         answers = [np.pad(each, (R - len(each), 0), constant_values=-1) for each in answers]
-    positions = None if question.mask is None else (ids == question.mask).argmax(1)  # (B,)
+    positions = None
+    if question.mask is not None:
+        positions = (ids == question.mask).argmax(1)  # (B,)
+        if not (ids == question.mask).any(1).all():
+            raise MiniptError(
+                f"a text was too long and lost the mask of the template {question.template!r}: put "
+                "the mask behind {text}, or take shorter texts"
+            )
     return Batch(ids, lengths, np.array(answers), question.choices, positions, labels)

@@ -14,7 +14,7 @@ from minipt.errors import MiniptError
 from minipt.prompting.readout import choice_vectors, embeddings
 from minipt.prompting.text import Batch, QuestionFormat, encode, fill, tokens_behind
 from minipt.transformer.base import Base
-from minipt.transformer.layer import StepLayout
+from minipt.transformer.layer import StreamLayout
 from minipt.transformer.model import embed_tokens, forward
 from minipt.transformer.ragged import Stream
 from minipt.transformer.trace import ForwardOnly
@@ -153,5 +153,5 @@ def _embed_one(base: Base, ids: np.ndarray) -> np.ndarray:
     read = np.arange(len(ids))[None]  # (1, R = T)
     x = embed_tokens(base, batch.ids, start=0)  # (1, T, C)
     text = Stream("text", x, read, lengths=batch.lengths)
-    hidden, _ = forward(StepLayout(base, text, ForwardOnly()))  # (1, T, C)
+    hidden, _ = forward(StreamLayout(base, text, ForwardOnly()))  # (1, T, C)
     return embeddings(hidden, batch, ForwardOnly())

@@ -36,12 +36,12 @@ from minipt.prompting.readout import (
 )
 from minipt.prompting.text import Batch
 from minipt.transformer.base import Base
-from minipt.transformer.layer import Past, StepLayout, length_of
+from minipt.transformer.layer import Past, StreamLayout, length_of
 from minipt.transformer.model import backward, embed_tokens, embed_tokens_dw, embed_vectors, forward
 from minipt.transformer.ragged import Stream
 from minipt.transformer.trace import ForwardOnly, Gradients, Tape, Trace
 
-Answer = Callable[[Batch], np.ndarray]  # from a batch to its logits (N, K)
+Answerer = Callable[[Batch], np.ndarray]  # from a batch to its logits (N, K)
 
 
 def loss_and_gradient(
@@ -97,10 +97,10 @@ def shared(
 ) -> tuple[float, np.ndarray]:
     """Run the prompt; run the texts behind it; carry what they ask of it back through it."""
     tape.show("prompt.vectors", vectors)  # (P, C)
-    prompt = StepLayout(base, _prompt_stream(base, vectors), tape)
-    hidden, prompt_kv = forward(prompt)
+    layout = StreamLayout(base, _prompt_stream(base, vectors), tape)
+    unread, prompt_kv = forward(layout)
     loss, dprompt_kv = text_step(base, batch, tape, prompt_kv, gradients)
-    dprompt, _ = backward(prompt, np.zeros_like(hidden), dfrom_next=dprompt_kv)  # (1, P, C)
+    dprompt, _ = backward(layout, np.zeros_like(unread), dkv_from_readers=dprompt_kv)  # (1, P, C)
     tape.show_grad("prompt.vectors", dprompt[0])
     return loss, dprompt[0].copy()  # the caller's own: clipping changes it, the trace stays
 
@@ -110,8 +110,8 @@ def concatenated(
 ) -> tuple[float, np.ndarray]:
     """The prompt stands in front of every text: B·(P+T) rows."""
     tape.show("prompt.vectors", vectors)  # (P, C)
-    stream = _joined_stream(base, vectors, batch)
-    loss, dx, _ = _step(StepLayout(base, stream, tape), batch, gradients)  # dx (B, P, C)
+    layout = StreamLayout(base, _joined_stream(base, vectors, batch), tape)
+    loss, dx, _ = _forward_and_back(layout, batch, gradients)  # dx (B, P, C)
     gradient = dx.sum(0)  # (P, C): the same vectors stand in front of every text
     tape.show_grad("prompt.vectors", gradient)
     return loss, gradient.copy()
@@ -134,7 +134,8 @@ def text_step(
     """
     trained = gradients and gradients.keys() & base.params.keys()
     stream = _text_stream(base, batch, past, batch.ids.shape[1] if trained else 0)
-    loss, dx, dpast = _step(StepLayout(base, stream, tape, past, gradients), batch, gradients)
+    layout = StreamLayout(base, stream, tape, past, gradients)
+    loss, dx, dpast = _forward_and_back(layout, batch, gradients)
     if trained:
         embed_tokens_dw(base, dx, batch.ids, length_of(past), gradients)
     return loss, dpast
@@ -148,7 +149,7 @@ def run_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
     if prompt is None:
         return None
     stream = _prompt_stream(base, prompt.vectors.astype(base.dtype))
-    return forward(StepLayout(base, stream, ForwardOnly()))[1]
+    return forward(StreamLayout(base, stream, ForwardOnly()))[1]
 
 
 def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.ndarray:
@@ -162,7 +163,7 @@ def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.nda
     return answerer(base, prompt)(batch)
 
 
-def answerer(base: Base, prompt: SoftPrompt | None) -> Answer:
+def answerer(base: Base, prompt: SoftPrompt | None) -> Answerer:
     """A function from batches to their logits (N, K), which runs the prompt as rarely as it can.
 
     In front of a causal base the prompt runs now and never again, else in front of every text.
@@ -179,7 +180,7 @@ def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
     vectors (P, C), or (B, P, C): a prompt for each text.
     """
     stream = _joined_stream(base, vectors.astype(base.dtype), batch)
-    hidden, _ = forward(StepLayout(base, stream, ForwardOnly()))  # (B, R, C)
+    hidden, _ = forward(StreamLayout(base, stream, ForwardOnly()))  # (B, R, C)
     return label_logits(readout(base, hidden, batch, ForwardOnly()), batch)
 
 
@@ -192,7 +193,7 @@ def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
 def hidden_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
     """The hidden states that these answers are made from. (B, R, C)"""
     stream = _text_stream(base, batch, past)
-    return forward(StepLayout(base, stream, ForwardOnly(), past))[0]
+    return forward(StreamLayout(base, stream, ForwardOnly(), past))[0]
 
 
 def _prompt_stream(base: Base, vectors: np.ndarray) -> Stream:
@@ -216,29 +217,29 @@ def _joined_stream(base: Base, vectors: np.ndarray, batch: Batch) -> Stream:
     return Stream("text", x, rows_to_read(base, batch) + P, P, batch.lengths + P)
 
 
-def _step(
-    step: StepLayout, batch: Batch, gradients: Gradients | None
+def _forward_and_back(
+    layout: StreamLayout, batch: Batch, gradients: Gradients | None
 ) -> tuple[float, np.ndarray, Past]:
-    """Forward to the loss and back. -> loss, dx (B, N, C) of the leading rows, dpast"""
-    base, tape = step.base, step.tape
-    tape.show("text.embedding", step.stream.x)  # (B, T, C)
-    hidden, _ = forward(step)  # (B, R, C)
-    answers = readout(base, hidden, batch, tape)  # (N, K)
-    losses, probabilities = ops.cross_entropy(answers, batch.answers)  # (N,), (N, K)
-    tape.show("text.logits", answers)
+    """Forward to the loss and back. -> loss, dx (B, n, C) of the leading rows, dpast"""
+    base, tape = layout.base, layout.tape
+    tape.show("text.embedding", layout.stream.x)  # (B, T, C)
+    hidden, _ = forward(layout)  # (B, R, C)
+    logits = readout(base, hidden, batch, tape)  # (N, K)
+    losses, probabilities = ops.cross_entropy(logits, batch.counted_targets)  # (N,), (N, K)
+    tape.show("text.logits", logits)
     tape.show("text.probabilities", probabilities)
     tape.show("text.loss", losses)
     if batch.labels is None:
         loss, dlosses = losses.mean(), np.full_like(losses, 1.0 / len(losses))  # (N,)
     else:
         loss, dlosses = label_loss(losses, batch, tape)
-    dlogits = ops.cross_entropy_dx(dlosses, probabilities, batch.answers)  # (N, K)
+    dlogits = ops.cross_entropy_dx(dlosses, probabilities, batch.counted_targets)  # (N, K)
     tape.show_grad("text.loss", dlosses)
     tape.show_grad("text.logits", dlogits)
     if gradients:
         readout_dw(base, dlogits, batch, tape, gradients)
     dhidden = readout_dx(base, dlogits, batch, tape, gradients)  # (B, R, C)
-    return float(loss), *backward(step, dhidden)
+    return float(loss), *backward(layout, dhidden)
 
 
 def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
@@ -265,9 +266,9 @@ def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
             f"base {base.name!r} needs choices of {config.channels} channels, the batch's have "
             f"shape {choices.shape}"
         )
-    checked = {"ids": (batch.ids, V), "targets": (batch.answers, V)}
+    checked = {"ids": (batch.ids, V), "targets": (batch.counted_targets, V)}
     if choices is not None:
-        checked["targets"] = (batch.answers, len(choices))
+        checked["targets"] = (batch.counted_targets, len(choices))
         if choices.ndim == 1:
             checked["choices"] = (choices, V)
     for name, (array, limit) in checked.items():

@@ -24,7 +24,7 @@ from minipt.maths.ops import cross_entropy
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import init_prompt, word_ids
 from minipt.prompting.text import Batch
-from minipt.prompting.wiring import Answer, answerer, loss_and_gradient
+from minipt.prompting.wiring import Answerer, answerer, loss_and_gradient
 from minipt.rivals.regularised import nearest_rows
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
@@ -81,7 +81,7 @@ class DiscreteLearner(Learner):
         """The tokens' embeddings as a soft prompt. tokens (P,)"""
         return replace(self.start, vectors=self.table[tokens])
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         return answerer(self.base, self.soft(self.arrays["tokens"]))
 
     def measurements(self) -> dict[str, float]:
@@ -94,5 +94,5 @@ class DiscreteLearner(Learner):
 
 def batch_loss(base: Base, prompt: SoftPrompt, batch: Batch) -> float:
     """The mean cross-entropy of a batch in nats, forward only."""
-    losses, _ = cross_entropy(answerer(base, prompt)(batch), batch.right)
+    losses, _ = cross_entropy(answerer(base, prompt)(batch), batch.right_choices)
     return float(losses.mean())

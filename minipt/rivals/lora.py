@@ -19,7 +19,7 @@ from minipt.learning.learner import Learner
 from minipt.learning.optimizers import Arrays
 from minipt.learning.settings import Settings
 from minipt.prompting.text import Batch
-from minipt.prompting.wiring import Answer, logits_after
+from minipt.prompting.wiring import Answerer, logits_after
 from minipt.rivals.weights import weights_step, with_params
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
@@ -58,7 +58,7 @@ class LoraLearner(Learner):
             gradients[f"{name}.B"] = SCALE * (A.T @ dweight)
         return loss, gradients
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         self._merge()
         return lambda batch: logits_after(self.tuned, batch, None)
 

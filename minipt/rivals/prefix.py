@@ -24,7 +24,7 @@ from minipt.learning.settings import Settings
 from minipt.maths import ops
 from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch
-from minipt.prompting.wiring import Answer, logits_after, run_prompt, text_step
+from minipt.prompting.wiring import Answerer, logits_after, run_prompt, text_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Past
@@ -50,7 +50,7 @@ class PrefixLearner(Learner):
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
         return prefix_step(self.base, batch, self.to_store())
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         past = as_past(self.to_store())
         return lambda batch: logits_after(self.base, batch, past)
 

@@ -24,7 +24,7 @@ from minipt.maths import ops
 from minipt.prompting.readout import read_features
 from minipt.prompting.text import Batch
 from minipt.prompting.verbalizer import question_format
-from minipt.prompting.wiring import Answer, hidden_after
+from minipt.prompting.wiring import Answerer, hidden_after
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 from minipt.transformer.trace import ForwardOnly
@@ -53,14 +53,14 @@ class ProbeLearner(Learner):
         }
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
-        x = features(self.base, batch)  # (B, C)
-        losses, probabilities = ops.cross_entropy(self._logits(x), batch.answers)  # (B,), (B, K)
+        x, targets = features(self.base, batch), batch.counted_targets  # (B, C), (B,)
+        losses, probabilities = ops.cross_entropy(self._logits(x), targets)  # (B,), (B, K)
         dlosses = np.full_like(losses, 1.0 / len(losses))  # (B,)
-        dlogits = ops.cross_entropy_dx(dlosses, probabilities, batch.answers)  # (B, K)
+        dlogits = ops.cross_entropy_dx(dlosses, probabilities, targets)  # (B, K)
         gradients = {"weight": ops.linear_dw(dlogits, x), "bias": ops.linear_db(dlogits)}
         return float(losses.mean()), gradients
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         return lambda batch: self._logits(features(self.base, batch))
 
     def _logits(self, x: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from minipt.learning.optimizers import Arrays
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.text import Batch
-from minipt.prompting.wiring import Answer
+from minipt.prompting.wiring import Answerer
 
 # At the rate 1.0 the tiny base's prompt grows to a norm of about 200. There the cross-entropy's
 # gradient has a norm of about 0.05, and the penalty's of 0.02.
@@ -92,7 +92,7 @@ class DrawnLearner(PromptLearner):
         gradients["prompt"] *= scale
         return loss, gradients
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         self._read(self.arrays["prompt"])
         return super().answerer()
 

@@ -18,7 +18,7 @@ from minipt.learning.settings import Settings
 from minipt.learning.tune import PromptLearner
 from minipt.maths import ops
 from minipt.prompting.text import Batch
-from minipt.prompting.wiring import Answer
+from minipt.prompting.wiring import Answerer
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
@@ -45,7 +45,7 @@ class ResidualLearner(PromptLearner):
         loss, gradients = super().loss_and_gradients(batch, rng)
         return loss, gradients | residual_back(gradients["prompt"], self.arrays, saved)
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         self._read()
         return super().answerer()
 

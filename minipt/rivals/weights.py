@@ -16,7 +16,7 @@ from minipt.learning.learner import Learner
 from minipt.learning.optimizers import Arrays
 from minipt.learning.settings import Settings
 from minipt.prompting.text import Batch
-from minipt.prompting.wiring import Answer, logits_after, text_step
+from minipt.prompting.wiring import Answerer, logits_after, text_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Tape
@@ -38,7 +38,7 @@ class WeightsLearner(Learner):
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
         return weights_step(self.tuned, batch, self.arrays)
 
-    def answerer(self) -> Answer:
+    def answerer(self) -> Answerer:
         return lambda batch: logits_after(self.tuned, batch, None)
 
 

@@ -119,7 +119,7 @@ def _logits_of_all(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray:
     arrays = {name: x for name, x in vars(batch).items() if x is not None and name != "choices"}
     repeated = replace(batch, **{name: np.concatenate([x] * k) for name, x in arrays.items()})
     in_front = np.repeat(vectors, B, axis=0)  # (kB, P, C)
-    return logits_together(base, in_front, repeated).reshape(k, len(batch.right), -1)
+    return logits_together(base, in_front, repeated).reshape(k, len(batch.right_choices), -1)
 
 
 def tell(task: Task, answers: Ensemble) -> str:

@@ -1,9 +1,9 @@
 """A frozen language model: what it is made of, and the numbers themselves.
 
-In: sizes and arrays, from `checkpoint.py`. Out: a `Base`, which `model.py` computes with and nobody
-changes. Three families differ by the fields of `Config` and by nothing else: GPT-2 (Radford et al.
-2019), Llama (Touvron et al. 2023) and BERT (Devlin et al. 2019). The story continues in
-`streams.py`.
+In: sizes and arrays, which the folder `loading` reads from files. Out: a `Base`. `model.py`
+computes with it, and nobody changes it. Three families differ by the fields of `Config` and by
+nothing else: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023) and BERT (Devlin et al.
+2019).
 """
 
 import hashlib

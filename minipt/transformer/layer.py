@@ -1,6 +1,6 @@
 """The tools of a layer: its weights, its rows, and its names in the trace.
 
-In: a `Base`, a stream of texts, a tape. Out: a `StepLayout`, which knows how the stream goes
+In: a `Base`, a stream of texts, a tape. Out: a `StreamLayout`, which knows how the stream goes
 through all layers, and a `Layer` for each. A layer multiplies by its weights. It knows which of its
 rows are queries and which need a gradient. It writes what is computed to the tape under its full
 name. The mask, which says what a row may read, and the angles of rotary positions are made here,
@@ -26,12 +26,12 @@ NORMS = {
 }
 
 
-class StepLayout:
+class StreamLayout:
     """How one stream goes through all layers, forward and backward.
 
     past: the keys and values that stand in front of every text, of each layer; None: nothing does.
-    gradients: to train some of the base's parameters, their names are its keys. The backward pass
-    fills it, and all rows of the stream need a gradient.
+    gradients: what else is trained, to be filled by the backward pass: names of the base's
+    parameters, for which all rows need a gradient, or "choices", for which none do.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StepLayout:
         return Part(self.base, self.tape, self.stream.name, "", self.gradients)
 
     def layers(self) -> list["Layer"]:
-        """From first to last. They are made anew: a layout that held them would be a circle."""
+        """From first to last, made anew: a reference back to them would keep their arrays alive."""
         layers, last = [], self.base.config.layers - 1
         for i, past_kv in enumerate(self.past):
             query_rows = self.answer_rows if i == last else self.all_rows
@@ -154,16 +154,16 @@ class Part:
         return self.show(name, y, rows)
 
     def norm_dx(
-        self, name: str, dy: np.ndarray, rows: RowSet | None = None, of_all: bool = False
+        self, name: str, dy: np.ndarray, rows: RowSet | None = None, saw_all_rows: bool = False
     ) -> np.ndarray:
         """The backward of `norm`. dy (N, C) of these rows -> same
 
-        of_all: the norm saw all rows, and dy may be of some of them.
+        saw_all_rows: the norm saw all rows; dy may be of some of them.
         """
         xhat, rstd = self.take(f"{name}.xhat"), self.take(f"{name}.rstd")
-        if of_all:
+        if saw_all_rows:
             xhat, rstd = rows.pick(xhat), rows.pick(rstd)
-        if not of_all or rows.is_all:
+        if not saw_all_rows or rows.is_all:
             self.show_grad(name, dy, rows)
         _, norm_dx, norm_dw = NORMS[self.config.norm]
         gain, bias = f"{self.at}{name}.gain", f"{self.at}{name}.bias"
@@ -174,33 +174,36 @@ class Part:
 
 
 class Layer(Part):
-    """One layer of a stream.
+    """One layer of a stream. Which rows are which:
 
-    all_rows: they enter the layer, and all have keys and values.
-    query_rows: they have a query too, and they leave the layer; in the last layer the answer rows.
-    input_grad_rows: the backward pass gives the gradient of these entering rows; in the first layer
-    those that the stream asks for. Query rows or input-grad rows are all rows, or both are.
+                      first layer    between    last layer
+    all_rows          all            all        all          enter, and have keys and values
+    query_rows        all            all        answer rows  have a query too, and leave
+    input_grad_rows   leading rows   all        all          get a gradient where they enter
+    query_grad_rows   leading rows   all        answer rows  get one of their queries too
+
     past_kv: the layer's keys and values (Hkv, P, D) that stand in front of every text.
     """
 
     def __init__(
         self,
-        step: StepLayout,
+        layout: StreamLayout,
         at: str,
         query_rows: RowSet,
         input_grad_rows: RowSet,
         past_kv: KeyValue,
     ) -> None:
         assert query_rows.is_all or input_grad_rows.is_all
-        super().__init__(step.base, step.tape, step.stream.name, at, step.gradients)
-        self.step, self.all_rows, self.query_rows = step, step.all_rows, query_rows
+        super().__init__(layout.base, layout.tape, layout.stream.name, at, layout.gradients)
+        self.layout, self.all_rows, self.query_rows = layout, layout.all_rows, query_rows
         self.input_grad_rows, self.past_kv = input_grad_rows, past_kv
         self.channels_a_head = self.config.channels // self.config.heads
-        self.activated = "mlp.gate" if self.config.gated else "mlp.up"
+        # The linear map whose output goes through the activation.
+        self.into_activation = "mlp.gate" if self.config.gated else "mlp.up"
 
     @property
     def query_grad_rows(self) -> RowSet:
-        """The rows of which both a query and the gradient of the input are asked."""
+        """Those of the query rows of which the input's gradient is asked too."""
         return self.query_rows if self.input_grad_rows.is_all else self.input_grad_rows
 
     def add_to_input_grad(self, dx: np.ndarray, drows: np.ndarray) -> None:
@@ -227,18 +230,19 @@ class Layer(Part):
         return self._rotated(ops.rotary_dx, dmatrix, rows)
 
     def _rotated(self, op: Callable, matrix: np.ndarray, rows: RowSet) -> np.ndarray:
-        if self.step.rotation is None:
+        if self.layout.rotation is None:
             return matrix
         (N, E), D = matrix.shape, self.channels_a_head
-        cos, sin = (rows.pick(each)[:, : E // D] for each in self.step.rotation)  # (N, H or Hkv, D)
+        # The first heads' share of the angles: all heads have the same. (N, H or Hkv, D)
+        cos, sin = (rows.pick(each)[:, : E // D] for each in self.layout.rotation)
         return op(matrix.reshape(N, E // D, D), cos, sin).reshape(N, E)
 
     @property
     def mask(self) -> np.ndarray:
         """(T, T), in a causal base's last layer (B, 1, R, T); of one not causal (B, 1, 1, T)"""
         if self.query_rows.is_all or not self.config.causal:
-            return self.step.mask
-        return self.step.mask[self.query_rows.rows][:, None]
+            return self.layout.mask
+        return self.layout.mask[self.query_rows.rows][:, None]
 
 
 def empty_past(config: Config, dtype: np.dtype) -> Past:

@@ -1,6 +1,6 @@
 """The transformer: embed, blocks; one forward and one backward for three families.
 
-In: a `Base` and a stream of embeddings, laid out by a `StepLayout`. Out: the hidden states of the
+In: a `Base` and a stream of embeddings, laid out by a `StreamLayout`. Out: the hidden states of the
 rows that are read out, and on the way back the gradients of the stream's leading rows and of its
 past. GPT-2 (Radford et al. 2019) is the plain case: norms in front of attention and MLP, learned
 positions. Llama and BERT differ where `Config` says so: another norm or activation out of a table,
@@ -9,7 +9,8 @@ a gated MLP, rotary positions, the norm after the sum, a mask that hides only pa
 In a causal transformer no later token changes what an earlier one computes. So what stands in front
 of a text reaches it only through keys and values, in each layer: the text's past. A stream goes
 through the layers by itself and reads its past. The gradients of the past are what the stream asks
-of the rows in front of it. Those rows take them up in their own backward pass, as `dfrom_next`.
+of the rows in front of it. Those rows take them up in their own backward pass, as
+`dkv_from_readers`.
 
 Shapes, here and everywhere: B texts, P prompt vectors, T tokens, C channels, H heads, of which Hkv
 have keys and values, D = C / H, V vocabulary, L layers, F channels inside the MLP (4C in GPT-2);
@@ -20,7 +21,7 @@ import numpy as np
 
 from minipt.maths import ops
 from minipt.transformer.base import Base
-from minipt.transformer.layer import KeyValue, Layer, Past, StepLayout
+from minipt.transformer.layer import KeyValue, Layer, Past, StreamLayout
 from minipt.transformer.trace import Gradients, add_gradient
 
 # Forward and backward of each. The forward gives y and the factor y / x.
@@ -66,52 +67,52 @@ def embed_vectors(base: Base, vectors: np.ndarray) -> np.ndarray:
     return _add_place(base, vectors, 0)
 
 
-def forward(step: StepLayout) -> tuple[np.ndarray, Past]:
+def forward(layout: StreamLayout) -> tuple[np.ndarray, Past]:
     """All blocks and the outer norm. The last block computes only the rows that are read out.
 
     -> hidden (B, R, C), and the keys and values (Hkv, T, D) that a stream which leaves them has in
     each layer; of other streams none
     """
-    outer_norms, norm_first = step.outer_norms(), step.base.config.norm_first
-    x = step.all_rows.pack(step.stream.x)  # (N, C)
+    outer_norms, norm_first = layout.outer_norms(), layout.base.config.norm_first
+    x = layout.all_rows.pack(layout.stream.x)  # (N, C)
     if not norm_first:
-        x = outer_norms.norm("embedding.norm", x, step.all_rows)
+        x = outer_norms.norm("embedding.norm", x, layout.all_rows)
     own_kv = []
-    for layer in step.layers():
+    for layer in layout.layers():
         x, (key, value) = _attention(layer, x)  # (N, C), in the last layer of the answer rows
         x = _mlp(layer, x)
-        if step.stream.leaves_kv:
+        if layout.stream.leaves_kv:
             own_kv.append((key[0], value[0]))
     if norm_first:
-        x = outer_norms.norm("final", x, step.answer_rows)
-    return step.answer_rows.pad(x), own_kv
+        x = outer_norms.norm("final", x, layout.answer_rows)
+    return layout.answer_rows.pad(x), own_kv
 
 
 def backward(
-    step: StepLayout, dhidden: np.ndarray, dfrom_next: Past | None = None
+    layout: StreamLayout, dhidden: np.ndarray, dkv_from_readers: Past | None = None
 ) -> tuple[np.ndarray, Past]:
     """`forward` from its last line to its first, with what it left on the tape.
 
     A frozen base's parameters need no gradient. Only those are computed that the layout's
     `gradients` name.
 
-    dhidden (B, R, C); dfrom_next: of each layer the gradients (Hkv, T, D) of the keys and values
-    that this stream left to others, None: it left none
-    -> dx (B, N, C) of the leading rows, and of each layer the gradients (Hkv, P, D) of the past
+    dhidden (B, R, C). dkv_from_readers: for each layer the gradients (Hkv, T, D) of the keys and
+    values that other streams read from this one; None: no stream read them.
+    -> dx (B, n, C) of the n leading rows, and for each layer the gradients (Hkv, P, D) of the past
     """
-    outer_norms, config = step.outer_norms(), step.base.config
-    dx = step.answer_rows.pack(dhidden)  # (N, C)
+    outer_norms, config = layout.outer_norms(), layout.base.config
+    dx = layout.answer_rows.pack(dhidden)  # (N, C)
     if config.norm_first:
-        dx = outer_norms.norm_dx("final", dx, step.answer_rows)
+        dx = outer_norms.norm_dx("final", dx, layout.answer_rows)
     dpast = [None] * config.layers
-    for i, layer in reversed([*enumerate(step.layers())]):
+    for i, layer in reversed([*enumerate(layout.layers())]):
         dx = _mlp_dx(layer, dx)
-        dx, dpast[i] = _attention_dx(layer, dx, dfrom_next[i] if dfrom_next else None)
-    if config.layers == 1:  # the last layer goes back to all rows
-        dx = step.grad_rows.pick(dx)
+        dx, dpast[i] = _attention_dx(layer, dx, dkv_from_readers[i] if dkv_from_readers else None)
+    if config.layers == 1:  # a last layer goes back to all rows, since answer rows lie anywhere
+        dx = layout.grad_rows.pick(dx)
     if not config.norm_first:
-        dx = outer_norms.norm_dx("embedding.norm", dx, step.grad_rows, of_all=True)
-    return step.grad_rows.pad(dx), dpast
+        dx = outer_norms.norm_dx("embedding.norm", dx, layout.grad_rows, saw_all_rows=True)
+    return layout.grad_rows.pad(dx), dpast
 
 
 def _attention(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, KeyValue]:
@@ -143,12 +144,12 @@ def _attention(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, KeyValue]:
 
 
 def _attention_dx(
-    layer: Layer, dmiddle: np.ndarray, dfrom_next: KeyValue | None
+    layer: Layer, dmiddle: np.ndarray, dkv_from_readers: KeyValue | None
 ) -> tuple[np.ndarray, KeyValue]:
     """`_attention` from its last line to its first.
 
-    dmiddle (N, C): the gradient of what `_attention` returned; dfrom_next (Hkv, T, D) twice: what
-    the next stream, which read these keys and values as its past, asks of them
+    dmiddle (N, C): the gradient of what `_attention` returned. dkv_from_readers (Hkv, T, D) twice:
+    the gradients of these keys and values that come from the streams that read them as their past
     -> dx (N, C) of the input-grad rows, and the gradients (Hkv, P, D) of the past's
     """
     norm_first, rows = layer.config.norm_first, layer.input_grad_rows
@@ -158,9 +159,9 @@ def _attention_dx(
     layer.show_grad("attn.out", dmiddle, layer.query_rows)
     dcontext = layer.heads(layer.linear_dx("attn.out", dmiddle), layer.query_rows)  # (B, H, R, D)
     dquery, dkey, dvalue, dpast_kv = _attend_dx(layer, dcontext)
-    if dfrom_next is not None:  # the gradients of the texts enter those of the prompt here
-        dkey += dfrom_next[0]
-        dvalue += dfrom_next[1]
+    if dkv_from_readers is not None:  # the gradients of the texts enter those of the prompt here
+        dkey += dkv_from_readers[0]
+        dvalue += dkv_from_readers[1]
     if rows.is_all:
         for name, gradient in (("query", dquery), ("key", dkey), ("value", dvalue)):
             layer.show_grad(f"attn.{name}", gradient)
@@ -171,7 +172,7 @@ def _attention_dx(
     dqueries = layer.linear_dx("attn.query", layer.rotate_dx(dqueries, query_rows))
     layer.add_to_input_grad(dx, dqueries)
     if norm_first:
-        dx = layer.norm_dx("ln1", dx, rows, of_all=True)
+        dx = layer.norm_dx("ln1", dx, rows, saw_all_rows=True)
     # The gradient also goes past attention, row by row.
     layer.add_to_input_grad(dx, dmiddle if rows.is_all else rows.pick(dmiddle))
     return dx, dpast_kv
@@ -204,9 +205,9 @@ def _mlp(layer: Layer, x: np.ndarray) -> np.ndarray:
     Gated, it is x + down(activation(gate(norm(x))) · up(norm(x))). Without norm_first the norm
     comes after the sum.
     """
-    config, rows, activated = layer.config, layer.query_rows, layer.activated
+    config, rows, into = layer.config, layer.query_rows, layer.into_activation
     normed = layer.norm("ln2", x, rows) if config.norm_first else x
-    inner = layer.keep_for_backward(activated, layer.linear(activated, normed), rows)  # (N, F)
+    inner = layer.keep_for_backward(into, layer.linear(into, normed), rows)  # (N, F)
     active, y_over_x = ACTIVATIONS[config.activation][0](inner)
     layer.keep_for_backward("mlp.y_over_x", y_over_x, rows)
     if config.gated:
@@ -221,13 +222,13 @@ def _mlp(layer: Layer, x: np.ndarray) -> np.ndarray:
 
 def _mlp_dx(layer: Layer, dout: np.ndarray) -> np.ndarray:
     """`_mlp` from its last line to its first; what skips the MLP is added. (N, C) -> same"""
-    config, rows, activated = layer.config, layer.query_rows, layer.activated
+    config, rows, into = layer.config, layer.query_rows, layer.into_activation
     if not config.norm_first:
         dout = layer.norm_dx("ln2", dout, rows)
     layer.show_grad("out", dout, rows)
     layer.show_grad("mlp.down", dout, rows)
     dactive = layer.linear_dx("mlp.down", dout)  # (N, F)
-    inner, y_over_x = layer.take(activated), layer.take("mlp.y_over_x")
+    inner, y_over_x = layer.take(into), layer.take("mlp.y_over_x")
     if config.gated:
         dproduct = layer.show_grad("mlp.product", dactive, rows)
         # The active gate is x · y / x, as each of `ACTIVATIONS` makes it: no need to keep it.
@@ -235,7 +236,7 @@ def _mlp_dx(layer: Layer, dout: np.ndarray) -> np.ndarray:
         dactive = dproduct * layer.take("mlp.up")
     layer.show_grad("mlp.active", dactive, rows)
     dinner = ACTIVATIONS[config.activation][1](dactive, inner, y_over_x)
-    dx = layer.linear_dx(activated, layer.show_grad(activated, dinner, rows))  # (N, C)
+    dx = layer.linear_dx(into, layer.show_grad(into, dinner, rows))  # (N, C)
     if config.gated:
         dx += layer.linear_dx("mlp.up", dup)
     if config.norm_first:

@@ -14,7 +14,7 @@ from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import run_prompt
 from minipt.transformer.base import Base
-from minipt.transformer.layer import StepLayout, empty_past
+from minipt.transformer.layer import StreamLayout, empty_past
 from minipt.transformer.trace import Trace
 
 generating = sys.modules["minipt.prompting.generate"]
@@ -85,7 +85,7 @@ def test_the_prompt_and_the_text_are_computed_once_then_a_row_a_step(base, monke
     def counted(module):
         forward = module.forward
 
-        def count(step: StepLayout) -> tuple:
+        def count(step: StreamLayout) -> tuple:
             rows.append(step.stream.x.shape[:2])
             return forward(step)
 

@@ -182,7 +182,7 @@ def test_shares_of_a_batch_keep_a_text_and_its_labels_together():
     prompt = random_prompt(base, 2)
     loss, gradient = loss_and_gradient(base, prompt, batch)
     parts = [
-        (len(part.right) / 5, *loss_and_gradient(base, prompt, part))
+        (len(part.right_choices) / 5, *loss_and_gradient(base, prompt, part))
         for part in (share(batch, k, 2) for k in (0, 1))
     ]
     assert sum(weight * part for weight, part, _ in parts) == pytest.approx(loss, rel=1e-5)

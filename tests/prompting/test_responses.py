@@ -184,7 +184,7 @@ def test_a_row_is_what_generation_reads_and_the_target_what_it_should_write(base
     assert batch.choices is None
     # Behind the prompt's last token stands the response's first.
     assert batch.ids[0, batch.answer_rows[0, 0]] == tokens_of(base, "the film was")[-1]
-    assert batch.answers.tolist() == target.tolist()
+    assert batch.counted_targets.tolist() == target.tolist()
 
 
 @pytest.mark.parametrize(("prompt", "response"), [("the film", "s were"), ("a\n", "\n\nday")])
@@ -299,7 +299,7 @@ def test_the_evaluation_batch_keeps_to_its_memory(base, task, monkeypatch):
 
     def counted(*arguments):
         for indices, batch in real(*arguments):
-            sizes.append(batch.answers.size * V)
+            sizes.append(batch.counted_targets.size * V)
             yield indices, batch
 
     monkeypatch.setattr(evaluation, "batches", counted)

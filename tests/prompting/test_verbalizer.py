@@ -10,7 +10,7 @@ from minipt.maths.gradcheck import compare
 from minipt.prompting.text import batches, encode
 from minipt.prompting.verbalizer import embed, label_tokens, question_format
 from minipt.transformer.base import Base
-from minipt.transformer.layer import StepLayout
+from minipt.transformer.layer import StreamLayout
 from minipt.transformer.model import forward
 from minipt.transformer.ragged import Stream
 from minipt.transformer.trace import ForwardOnly
@@ -103,7 +103,7 @@ def test_an_embedding_has_the_direction_of_the_mean_hidden_state():
     x = p["token.table"][ids] + p["position.table"][: len(ids)] + p["segment.table"][0]  # (T, C)
     lengths = np.array([len(ids)])
     text = Stream("text", x[None], every, lengths=lengths)
-    hidden, _ = forward(StepLayout(base, text, ForwardOnly()))  # (1, T, C)
+    hidden, _ = forward(StreamLayout(base, text, ForwardOnly()))  # (1, T, C)
     mean = hidden[0].mean(0)
     assert compare("embedding", embed(base, ["a good day"])[0], mean / np.linalg.norm(mean)) < 1e-6
 
