@@ -15,10 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from minipt.errors import MiniptError
+from minipt.files.diagnose import instead
+from minipt.files.formats import open_tensors, parse_json
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (
@@ -100,18 +101,17 @@ def read_tensors(
 
     Raises MiniptError, with the advice, if the file is missing, truncated or of another kind.
     """
+    path = Path(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = file.metadata() or {}
+        tensors, metadata = open_tensors(path, f"is no {what}, or is truncated", advice)
     except FileNotFoundError:
-        raise MiniptError(f"there is no {what} at {path}: {advice}") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise MiniptError(f"{path} is no {what}, or is truncated ({error}): {advice}") from error
+        found = instead(path.parent, advice)
+        raise MiniptError(f"there is no {what} at {path}: {found}") from None
     try:
-        return tensors, dict(json.loads(metadata["minipt"]))
-    except (KeyError, ValueError, TypeError, RecursionError):
+        record = dict(parse_json(metadata["minipt"]))
+    except (KeyError, ValueError, TypeError):
         raise MiniptError(f"{path} is no {what} that minipt saved: {advice}") from None
+    return {name: read() for name, read in tensors.items()}, record
 
 
 def shipped(name: str) -> Path:

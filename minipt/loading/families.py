@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from operator import index
 
+import numpy as np
+
 from minipt.errors import MiniptError
 from minipt.transformer.base import Config
 
@@ -33,10 +35,9 @@ class Family:
     architecture: the name of its class in transformers. fields: the fields that every such `Config`
     has. sizes: from a field of `Config` to the file's key. known: for each key the values that
     minipt computes; the first is the value of a missing key. trunk: the prefix of all tensors but
-    the head's, absent in files saved without a head. skipped: parts of names of tensors that no one
-    reads. places: the tensors of a config's parameters, without the prefix. defaults: the value of
-    a missing size or switch. synonyms: other names of keys; transformers prefers them where a file
-    has both.
+    the head's, absent in files saved without a head. places: the tensors of a config's parameters,
+    without the prefix. defaults: the value of a missing size or switch. synonyms: other names of
+    keys; transformers prefers them where a file has both.
     """
 
     architecture: str
@@ -44,15 +45,26 @@ class Family:
     sizes: dict[str, str]
     known: dict[str, tuple]
     trunk: str
-    skipped: tuple[str, ...]
     places: Callable[[Config], dict[str, Place]]
     defaults: dict = field(default_factory=dict)
     synonyms: dict[str, str] = field(default_factory=dict)
 
 
 def family_of(config_json: dict, where: str) -> Family:
-    """The family that a `config.json` names. Raises MiniptError for any other model type."""
+    """The family that a `config.json` names. Raises MiniptError for any other model type.
+
+    Without a model type, the model's class in transformers tells the family.
+    """
     model_type = config_json.get("model_type")
+    classes = config_json.get("architectures")
+    if model_type is None and isinstance(classes, list):
+        known = [CLASSES[each] for each in classes if isinstance(each, str) and each in CLASSES]
+        model_type = known[0] if known else None
+    if model_type is None:
+        raise MiniptError(
+            f"{where} does not say which model_type it is: add it, such as "
+            f'"model_type": "gpt2"; minipt knows {", ".join(FAMILIES)}'
+        )
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise MiniptError(
             f"{where} says model_type = {model_type!r}, which minipt does not compute; it knows "
@@ -71,19 +83,13 @@ def read_config(config_json: dict, names: Collection[str], where: str) -> Config
     config_json = family.defaults | _flat(config_json)
     synonyms = family.synonyms.items()
     config_json |= {key: config_json[other] for other, key in synonyms if other in config_json}
-    for key, known in family.known.items():
+    for key, known in (COMMON | family.known).items():
         if config_json.get(key, known[0]) not in known:
-            raise MiniptError(
-                f"{where} says {key} = {config_json[key]!r}, which minipt does not compute; "
-                f"it knows {' and '.join(map(repr, known))}"
-            )
-    try:
-        sizes = {
-            ours: _number(ours, config_json[theirs], family.defaults.get(theirs, 0) is None)
-            for ours, theirs in family.sizes.items()
-        }
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise MiniptError(f"{where} lacks a size or has one that is no number ({error})") from error
+            raise not_computed(where, key, config_json[key], " and ".join(map(repr, known)))
+    sizes = {
+        ours: _size(ours, theirs, config_json, family.defaults.get(theirs, 0) is None, where)
+        for ours, theirs in family.sizes.items()
+    }
     if sizes["layers"] > len(names):
         raise MiniptError(
             f"{where} says {family.sizes['layers']} = {sizes['layers']}, more than the "
@@ -93,9 +99,17 @@ def read_config(config_json: dict, names: Collection[str], where: str) -> Config
         sizes["hidden"] = 4 * sizes["channels"]
     if sizes.get("key_value_heads") == sizes["heads"]:
         sizes["key_value_heads"] = None
-    config = Config(**family.fields, **sizes, **_particular(config_json, set(names), where))
-    _check_sizes(config, config_json, where)
+    particular = _particular(family, config_json, set(names), where)
+    config = Config(**family.fields, **sizes, **particular)
+    _check_sizes(config, family, config_json, where)
     return config
+
+
+def not_computed(where: object, key: str, value: object, known: str) -> MiniptError:
+    """The error for a setting of a file that minipt would have to read past."""
+    return MiniptError(
+        f"{where} says {key} = {value!r:.200}, which minipt does not compute; it knows {known}"
+    )
 
 
 def write_config(config: Config) -> dict:
@@ -139,13 +153,16 @@ def all_places(config: Config, with_trunk: bool) -> dict[str, Place]:
     return places
 
 
-def _particular(config_json: dict, names: set[str], where: str) -> dict:
+def _particular(family: Family, config_json: dict, names: set[str], where: str) -> dict:
     """Fields of some families only: biases and a tied output of Llama, a head or none of BERT."""
-    if config_json["model_type"] == "bert":
+    if family is FAMILIES["bert"]:
         masked = any(name.startswith("cls.predictions.") for name in names)
         return {"head": "masked" if masked else None}
-    if config_json["model_type"] == "gpt2":
+    if family is FAMILIES["gpt2"]:
         return {}
+    for key in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
+        if config_json[key] not in (True, False, None):
+            raise not_computed(where, key, config_json[key], "True and False")
     tied = bool(config_json["tie_word_embeddings"])
     if not tied and "lm_head.weight" not in names:
         raise MiniptError(
@@ -156,43 +173,61 @@ def _particular(config_json: dict, names: set[str], where: str) -> dict:
     return biases | {"tied": tied}
 
 
+# Above them no model is, and below them all arithmetic with sizes is exact.
+LARGEST, FLOAT32 = 2**31, float(np.finfo(np.float32).max)
 # What `rope_parameters` may hold; older files say type for rope_type.
 ROTARY = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
 def _flat(config_json: dict) -> dict:
-    """The config without the dict in which transformers 5 puts the keys of rotary positions."""
-    rotary = config_json.get("rope_parameters") or {}
-    if not isinstance(rotary, dict) or rotary.keys() - ROTARY:
-        return config_json
-    if any(rotary.get(key, "default") != "default" for key in ("rope_type", "type")):
-        return config_json
-    return config_json | rotary | {"rope_parameters": None}
+    """The config without the dict in which transformers 5 puts the keys of rotary positions.
+
+    Older files have it under another name, and only where the positions are changed.
+    """
+    for key in ("rope_scaling", "rope_parameters"):
+        rotary = config_json.get(key) or {}
+        if not isinstance(rotary, dict) or rotary.keys() - ROTARY:
+            continue
+        if all(rotary.get(each, "default") == "default" for each in ("rope_type", "type")):
+            config_json = config_json | rotary | {key: None}
+    return config_json
 
 
-def _number(name: str, value: object, optional: bool) -> int | float | None:
+def _size(
+    ours: str, theirs: str, config_json: dict, optional: bool, where: str
+) -> int | float | None:
     """Sizes are whole numbers. An optional one may be None: it follows from other sizes."""
+    value = config_json.get(theirs)
     if value is None and optional:
         return None
-    return float(value) if name in ("epsilon", "rotary_base") else index(value)
-
-
-def _check_sizes(config: Config, config_json: dict, where: str) -> None:
-    sizes = {"layers", "channels", "heads", "hidden", "vocabulary", "context"}
-    if min(getattr(config, name) for name in sizes) < 1 or config.channels % config.heads:
+    whole = ours not in ("epsilon", "rotary_base")
+    try:
+        if isinstance(value, bool | str) or abs(value) > (LARGEST if whole else FLOAT32):
+            raise TypeError
+        return index(value) if whole else float(value)
+    except TypeError:
+        said = f"{theirs} = {value!r:.200}" if theirs in config_json else theirs
         raise MiniptError(
-            f"{where}: every size is at least 1 and {config.channels} channels divide into "
-            f"{config.heads} heads"
+            f"{where} lacks a size or has one that is no number of its kind: {said}"
+        ) from None
+
+
+def _check_sizes(config: Config, family: Family, config_json: dict, where: str) -> None:
+    counts = family.sizes.keys() - {"key_value_heads", "rotary_base", "epsilon"}
+    wrong = [ours for ours in sorted(counts) if getattr(config, ours) < 1]
+    if wrong or config.channels % config.heads:
+        said = [f" says {family.sizes[ours]} = {getattr(config, ours)}" for ours in wrong]
+        raise MiniptError(
+            f"{where}{''.join(said[:1])}: every size is at least 1 and {config.channels} channels "
+            f"divide into {config.heads} heads"
         )
     shared = config.heads if config.key_value_heads is None else config.key_value_heads
     if shared < 1 or config.heads % shared:
         raise MiniptError(f"{where}: {config.heads} heads do not divide among {shared} key heads")
     D = config.channels // config.heads
     if config_json.get("head_dim") not in (None, D):
-        raise MiniptError(
-            f"{where} says head_dim = {config_json['head_dim']}, which minipt does not compute; "
-            f"it knows hidden_size / num_attention_heads = {D}"
-        )
+        known = f"hidden_size / num_attention_heads = {D}"
+        raise not_computed(where, "head_dim", config_json["head_dim"], known)
     if config.positions == "rotary" and (D % 2 or not config.rotary_base > 0):
         raise MiniptError(f"{where}: rotary positions need an even number of channels a head")
     if not 0.0 <= config.epsilon < 1.0:
@@ -259,6 +294,28 @@ def _bert_places(config: Config) -> dict[str, Place]:
     return places
 
 
+# Of every family: what transformers does to the weights before it computes.
+COMMON = {"quantization_config": (None,)}
+# Parts of the names of tensors that no one reads: masks and wavelengths that old files hold as if
+# they were parameters, and parts of a BERT for other uses.
+BUFFERS = (
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".rotary_emb.inv_freq",
+    "embeddings.position_ids",
+    "embeddings.token_type_ids",
+    "pooler.dense.",
+    "cls.seq_relationship.",
+)
+CLASSES = {
+    "GPT2LMHeadModel": "gpt2",
+    "GPT2Model": "gpt2",
+    "LlamaForCausalLM": "llama",
+    "LlamaModel": "llama",
+    "BertForMaskedLM": "bert",
+    "BertForPreTraining": "bert",
+    "BertModel": "bert",
+}
 FAMILIES = {
     "gpt2": Family(
         architecture="GPT2LMHeadModel",
@@ -281,8 +338,6 @@ FAMILIES = {
             "tie_word_embeddings": (True,),
         },
         trunk="transformer.",
-        # Old files hold the causal mask as if it were a parameter.
-        skipped=(".attn.bias", ".attn.masked_bias"),
         places=_gpt2_places,
         defaults={"n_inner": None, "layer_norm_epsilon": 1e-5},
         synonyms={
@@ -315,7 +370,6 @@ FAMILIES = {
             "partial_rotary_factor": (None, 1.0),
         },
         trunk="model.",
-        skipped=(".rotary_emb.inv_freq",),
         places=_llama_places,
         defaults={
             "num_key_value_heads": None,
@@ -347,7 +401,6 @@ FAMILIES = {
             "tie_word_embeddings": (True,),
         },
         trunk="bert.",
-        skipped=("embeddings.position_ids", "pooler.dense.", "cls.seq_relationship."),
         places=_bert_places,
         defaults={"layer_norm_eps": 1e-12, "type_vocab_size": 2},
     ),

@@ -14,6 +14,10 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from minipt.errors import MiniptError
+from minipt.files.diagnose import panics_as_errors, unreadable
+from minipt.files.formats import as_float32
+from minipt.loading.families import not_computed
+from minipt.loading.tokenizer_file import begin_with
 
 SIZES = {
     "num_hidden_layers": "llama.block_count",
@@ -30,8 +34,24 @@ WIDTHS = (
     "llama.attention.key_length",
     "llama.attention.value_length",
 )
-UNDERSTOOD = {*SIZES.values(), *WIDTHS, "llama.rope.freq_base", "llama.vocab_size"}
+BASE = "llama.rope.freq_base"
+UNDERSTOOD = {*SIZES.values(), *WIDTHS, BASE, "llama.vocab_size"}
+# Settings that say nothing where they have this value.
+NEUTRAL = {
+    "llama.rope.scaling.type": "none",
+    "llama.rope.scale_linear": 1.0,
+    "llama.attention.causal": True,
+    "llama.expert_count": 0,
+    "llama.expert_used_count": 0,
+}
 TOKENIZER = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges")
+# The kind of each value that is read. A list holds values of one kind.
+KINDS = dict.fromkeys((*SIZES.values(), *WIDTHS, "tokenizer.ggml.bos_token_id"), int)
+KINDS |= {"llama.attention.layer_norm_rms_epsilon": float, BASE: float}
+KINDS |= dict.fromkeys(("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"), bool)
+KINDS |= {"tokenizer.ggml.model": str, "tokenizer.ggml.pre": str}
+KINDS |= {"tokenizer.ggml.tokens": [str], "tokenizer.ggml.merges": [str]}
+KINDS |= {"tokenizer.ggml.token_type": [int], "split.count": int, "split.no": int}
 TENSORS = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -77,7 +97,10 @@ def read_gguf(path: Path) -> GGUF:
     """
     import gguf
 
+    complaint = "is truncated or no GGUF file"
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("no regular file")
         reader = gguf.GGUFReader(path)
         values = {name: field.contents() for name, field in reader.fields.items()}
         config = _config(path, values)
@@ -88,43 +111,59 @@ def read_gguf(path: Path) -> GGUF:
         }
     except FileNotFoundError:
         raise MiniptError(f"there is no file {path}: give the path of a GGUF file") from None
-    except (ValueError, IndexError, OverflowError, KeyError, OSError) as error:
-        raise MiniptError(
-            f"{path} is truncated or no GGUF file ({error}): fetch it again"
-        ) from error
+    except MiniptError:
+        raise
+    except Exception as error:  # the package gguf checks nothing before it reads
+        raise unreadable(path, complaint, error, "fetch it again") from error
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     return GGUF(config, tensors, _tokenizer(path, values))
 
 
 def _config(path: Path, values: dict) -> dict:
+    _check_kinds(path, values)
+    if values.get("split.count", 1) > 1:
+        raise MiniptError(
+            f"{path} is part {values.get('split.no', 0) + 1} of {values['split.count']} of a "
+            "model: join them with llama.cpp's `llama-gguf-split --merge`, and give the whole"
+        )
     architecture = values.get("general.architecture")
     if architecture != "llama":
         raise MiniptError(f"{path} holds a model of the architecture {architecture!r}, not 'llama'")
     if missing := [key for key in (*SIZES.values(), *TOKENIZER) if key not in values]:
         raise MiniptError(f"{path} lacks {missing[0]}: fetch it again")
     for key, value in values.items():
-        unscaled = (key, value) == ("llama.rope.scaling.type", "none")
-        if key.startswith("llama.") and key not in UNDERSTOOD and not unscaled:
-            raise MiniptError(f"{path} says {key} = {value!r}, which minipt does not compute")
+        if key.startswith("llama.") and key not in UNDERSTOOD and NEUTRAL.get(key) != value:
+            raise MiniptError(f"{path} says {key} = {value!r:.200}, which minipt does not compute")
     config = {key: values[name] for key, name in SIZES.items()}
     for key in WIDTHS:
         if key in values and values[key] * config["num_attention_heads"] != config["hidden_size"]:
-            raise MiniptError(
-                f"{path} says {key} = {values[key]!r}, which minipt does not compute; it knows "
-                "llama.embedding_length / llama.attention.head_count"
-            )
+            known = "llama.embedding_length / llama.attention.head_count"
+            raise not_computed(path, key, values[key], known)
     return config | {
         "model_type": "llama",
         "vocab_size": len(values["tokenizer.ggml.tokens"]),
-        "rope_theta": values.get("llama.rope.freq_base", 10000.0),
+        "rope_theta": values.get(BASE, 10000.0),
     }
+
+
+def _check_kinds(path: Path, values: dict) -> None:
+    """Raise MiniptError for a value that is read and is of another kind than llama.cpp writes."""
+    for key in KINDS.keys() & values.keys():
+        kind, value = KINDS[key], values[key]
+        if isinstance(kind, list):
+            sound = isinstance(value, list) and {type(each) for each in value} <= {*kind}
+            what = f"a list of the type {kind[0].__name__}"
+        else:
+            sound, what = type(value) is kind, f"of the type {kind.__name__}"
+        if not sound:
+            raise MiniptError(f"{path} says {key} = {value!r:.200}, not {what}: fetch it again")
 
 
 def _hub_name(path: Path, name: str) -> str:
     """`blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`."""
     stem, _, kind = name.rpartition(".")
     layer = ""
-    if stem.startswith("blk."):
+    if stem.startswith("blk.") and stem.count(".") > 1:
         _, number, stem = stem.split(".", 2)
         layer = f"model.layers.{number}."
     if stem not in TENSORS:
@@ -136,22 +175,30 @@ def _dequantize(path: Path, tensor: object, heads: int, key_value_heads: int) ->
     """A tensor as float32, its rows in Hugging Face's order."""
     import gguf
 
+    kind = gguf.GGMLQuantizationType
     try:
-        array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        array = tensor.data
+        if tensor.tensor_type not in (kind.F32, kind.F64):
+            array = gguf.quants.dequantize(array, tensor.tensor_type)
     except NotImplementedError as error:
         raise MiniptError(
             f"{path}: {tensor.name} is quantized as {tensor.tensor_type.name}, which the package "
             f"gguf does not undo ({error})"
         ) from error
     # A copy, because gguf may give a view of the file: a change of the file must not change it.
-    array = np.array(array, np.float32).reshape(tensor.shape[::-1])
+    array = np.array(as_float32(array, f"{path}: {tensor.name}")).reshape(tensor.shape[::-1])
     if ".attn_q." in tensor.name:
         return _halves(array, heads)
     return _halves(array, key_value_heads) if ".attn_k." in tensor.name else array
 
 
 def _halves(x: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp rotates neighbouring channels of a head, Hugging Face one channel of each half."""
+    """llama.cpp rotates neighbouring channels of a head, Hugging Face one channel of each half.
+
+    Rows that are no whole heads stay as they are, since their shape is refused later.
+    """
+    if len(x) % (2 * heads):
+        return x
     pairs = x.reshape(heads, -1, 2, *x.shape[1:])  # (H, D/2, 2, ...)
     return pairs.swapaxes(1, 2).reshape(x.shape)
 
@@ -164,13 +211,16 @@ def _tokenizer(path: Path, values: dict) -> Tokenizer:
             f"{path} has a tokenizer of the kind {kind!r} with words of {words!r}, which is not "
             f"covered; minipt knows 'gpt2' with {' and '.join(map(repr, WORDS))}"
         )
+    if values.get("tokenizer.ggml.add_eos_token"):
+        raise not_computed(path, "tokenizer.ggml.add_eos_token", True, "False")
     tokens, kinds, merges = (values[key] for key in TOKENIZER)
     if len(kinds) != len(tokens):
         raise MiniptError(f"{path} has {len(tokens)} tokens of {len(kinds)} kinds: fetch it again")
     merges = [tuple(merge.split(" ")) for merge in merges]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     try:
-        tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+        with panics_as_errors():
+            tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise MiniptError(f"{path} has a damaged tokenizer ({error}): fetch it again") from error
     tokenizer.pre_tokenizer = WORDS[words]()
@@ -180,4 +230,12 @@ def _tokenizer(path: Path, values: dict) -> Tokenizer:
             tokenizer.add_special_tokens([AddedToken(token, normalized=False)])
         elif token_type == USER_DEFINED:
             tokenizer.add_tokens([AddedToken(token, normalized=False)])
+    if values.get("tokenizer.ggml.add_bos_token"):
+        first = values.get("tokenizer.ggml.bos_token_id")
+        if first is None or not 0 <= first < len(tokens):
+            raise MiniptError(
+                f"{path} says tokenizer.ggml.add_bos_token = True, but bos_token_id = {first} is "
+                "no token's: fetch it again"
+            )
+        begin_with(tokenizer, tokens[first])
     return tokenizer

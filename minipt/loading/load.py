@@ -14,27 +14,44 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory
+from minipt.files.diagnose import instead, starts_with
 from minipt.files.fetch import fetch
-from minipt.loading.families import all_places, family_of, read_config, write_config
+from minipt.files.formats import Tensors, as_float32, open_tensors, read_json
+from minipt.loading.families import BUFFERS, all_places, family_of, read_config, write_config
 from minipt.loading.gguf_file import read_gguf
 from minipt.loading.named_bases import BASES, base_directory
+from minipt.loading.pooling import check_pooling
+from minipt.loading.tokenizer_file import check_tokenizer, read_tokenizer
 from minipt.transformer.base import Base, Config, parameter_shapes
 
 NAMES = tuple(BASES)
-# safetensors' names for the types that become float32 without loss.
-FLOATS = ("BF16", "F16", "F32")
 WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+FETCH_AGAIN = "fetch the model again"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = ("config.json", "*.safetensors", f"{WEIGHTS}.index.json", "tokenizer.json")
-
-Tensors = dict[str, Callable[[], np.ndarray]]  # each is read when its function is called
+HUB_FILES = (
+    "config.json",
+    "*.safetensors",
+    INDEX,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+)
+# Parts of names that torch.compile and wrappers for several devices put before a tensor's own.
+WRAPPERS = re.compile(
+    r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
 
 
 def load_base(name: str | Path) -> Base:
@@ -51,7 +68,7 @@ def load_base(name: str | Path) -> Base:
     if str(name) in NAMES:
         return _load_directory(_fetched(str(name)), str(name))
     path = Path(name)
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" or starts_with(path, b"GGUF"):
         return _load_gguf(path, path.stem)
     if path.is_dir():
         return _load_directory(path, path.resolve().name)
@@ -60,6 +77,7 @@ def load_base(name: str | Path) -> Base:
     raise MiniptError(
         f"there is no base {str(name)!r}: give one of {', '.join(NAMES)}, a directory with "
         f"config.json, {WEIGHTS} and tokenizer.json, a .gguf file or a hub id such as org/model"
+        + (", not a file of another kind" if path.is_file() else "")
     )
 
 
@@ -134,14 +152,22 @@ def _from_hub(name: str) -> Path:
 
 def _load_directory(directory: Path, name: str) -> Base:
     where = directory / "config.json"
-    config_json = _read_json(
-        where, f"{directory} has no config.json, so it is not a model's directory"
-    )
+    try:
+        config_json = read_json(where, "is not a JSON object", FETCH_AGAIN)
+    except FileNotFoundError:
+        raise MiniptError(
+            f"{directory} has no config.json, so it is not a model's directory: "
+            f"{instead(directory, 'give another')}"
+        ) from None
     family_of(config_json, str(where))
-    tensors = _open_directory(directory)
+    tensors = _plain_names(_open_directory(directory), directory / WEIGHTS)
     config = read_config(config_json, tensors, str(where))
+    if config.head is None:
+        check_pooling(directory)
+        if (directory.parent / "modules.json").is_file():  # older ones keep the model in a folder
+            check_pooling(directory.parent)
     params = _read_params(tensors, config, directory / WEIGHTS)
-    return Base(name, config, params, _read_tokenizer(directory / "tokenizer.json", config))
+    return Base(name, config, params, read_tokenizer(directory, config))
 
 
 def _load_gguf(path: Path, name: str) -> Base:
@@ -149,31 +175,19 @@ def _load_gguf(path: Path, name: str) -> Base:
     config = read_config(file.config, file.tensors, str(path))
     bar = partial(tqdm, desc=f"reading {path.name}", unit="tensor", disable=None)
     params = _read_params(file.tensors, config, path, bar)
-    return Base(name, config, params, file.tokenizer)
-
-
-def _read_json(path: Path, missing: str) -> dict:
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MiniptError(missing) from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise MiniptError(
-            f"{path} is not a JSON object ({error}): fetch the model again"
-        ) from error
-    if not isinstance(contents, dict):
-        raise MiniptError(f"{path} is not a JSON object: fetch the model again")
-    return contents
+    return Base(name, config, params, check_tokenizer(path, file.tokenizer, config))
 
 
 def _open_directory(directory: Path) -> Tensors:
     """The tensors of `model.safetensors`, or of the shards that its index names."""
-    index = directory / f"{WEIGHTS}.index.json"
-    if (directory / WEIGHTS).exists() or not index.exists():
-        return _open_file(directory / WEIGHTS)
-    shards = _read_json(index, "").get("weight_map")
+    index, whole = directory / INDEX, directory / WEIGHTS
+    if not whole.exists() and not index.exists():
+        raise MiniptError(f"{directory} has no {WEIGHTS}: {instead(directory, FETCH_AGAIN)}")
+    if whole.exists():
+        return _open_file(whole)
+    shards = read_json(index, "is not a JSON object", FETCH_AGAIN).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
-        raise MiniptError(f"{index} has no weight_map of files: fetch the model again")
+        raise MiniptError(f"{index} has no weight_map of files: {FETCH_AGAIN}")
     tensors: Tensors = {}
     for shard in sorted(set(shards.values())):
         tensors |= _open_file(directory / shard)
@@ -182,52 +196,33 @@ def _open_directory(directory: Path) -> Tensors:
 
 def _open_file(path: Path) -> Tensors:
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: partial(_read_tensor, path, name) for name in file.keys()}
+        return open_tensors(path, "is truncated or no safetensors file", FETCH_AGAIN)[0]
     except FileNotFoundError:
-        raise MiniptError(f"{path.parent} has no {path.name}: fetch the model again") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise MiniptError(f"{path.parent} has no {path.name}: {FETCH_AGAIN}") from None
 
 
-def _read_tensor(path: Path, name: str) -> np.ndarray:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            kind = file.get_slice(name).get_dtype()
-            if kind not in FLOATS:
-                raise MiniptError(f"{path}: {name} is of type {kind}, minipt reads {FLOATS}")
-            if kind != "BF16":
-                return file.get_tensor(name).astype(np.float32, copy=False)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    return _read_bfloat16(path, name)
+def _plain_names(tensors: Tensors, path: Path) -> Tensors:
+    """The tensors without wrappers and buffers, under today's names.
 
-
-def _read_bfloat16(path: Path, name: str) -> np.ndarray:
-    """NumPy has no bfloat16. Its bits are the upper half of a float32.
-
-    A safetensors file begins with the length of its header, 8 bytes, and the header, in JSON.
+    A norm once had a gamma and a beta.
     """
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        about = json.loads(file.read(length))[name]
-        begin, end = about["data_offsets"]
-        file.seek(8 + length + begin)
-        upper = np.frombuffer(file.read(end - begin), "<u2")
-    return (upper.astype(np.uint32) << 16).view(np.float32).reshape(about["shape"])
-
-
-def _damaged(path: Path, error: Exception) -> MiniptError:
-    return MiniptError(
-        f"{path} is truncated or no safetensors file ({error}): fetch the model again"
-    )
+    plain: Tensors = {}
+    for name, read in tensors.items():
+        name = WRAPPERS.sub("", name)
+        if any(part in name for part in BUFFERS):
+            continue
+        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        if name in plain:
+            raise MiniptError(f"{path} holds {name} under two names: save the model again")
+        plain[name] = read
+    return plain
 
 
 def _read_params(
     tensors: Tensors, config: Config, path: Path, bar: Callable = iter
 ) -> dict[str, np.ndarray]:
     """Every parameter under minipt's name, as float32. Nothing else may be in the file."""
-    tensors = _modern(tensors, config)
     places = all_places(config, with_trunk=True)
     if not any(place.name in tensors for place in places.values()):
         places = all_places(config, with_trunk=False)
@@ -235,8 +230,8 @@ def _read_params(
     for ours, shape in bar(parameter_shapes(config).items()):
         place = places[ours]
         if place.name not in tensors:
-            raise MiniptError(f"{path} lacks the tensor {place.name!r}: fetch the model again")
-        array = tensors[place.name]()
+            raise MiniptError(f"{path} lacks the tensor {place.name!r}: {FETCH_AGAIN}")
+        array = as_float32(tensors[place.name](), f"{path}: {place.name}")
         if place.third is not None and array.ndim and array.shape[-1] % 3 == 0:
             array = np.ascontiguousarray(np.split(array, 3, -1)[place.third])
         array = array.T if place.transposed else array
@@ -244,26 +239,9 @@ def _read_params(
             raise MiniptError(
                 f"{path}: {ours} has shape {array.shape}, the config asks for {shape}"
             )
-        if not np.isfinite(array).all():
-            raise MiniptError(
-                f"{path}: {place.name} holds NaN or infinite numbers: fetch the model again"
-            )
         params[ours] = array
-    _check_rest(tensors, {place.name for place in places.values()}, config, params, path)
+    _check_rest(tensors, {places[ours].name for ours in params}, config, params, path)
     return params
-
-
-def _modern(tensors: Tensors, config: Config) -> Tensors:
-    """The tensors that are read, under today's names: a norm once had a gamma and a beta."""
-    skipped = family_of(write_config(config), "").skipped
-    renamed = {}
-    for name, read in tensors.items():
-        if any(part in name for part in skipped):
-            continue
-        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-            name = name.removesuffix(old) + new if name.endswith(old) else name
-        renamed[name] = read
-    return renamed
 
 
 # Tensors that are tied to a parameter. A file may repeat it under their name.
@@ -279,33 +257,15 @@ def _check_rest(
 ) -> None:
     """Every tensor that was not read must repeat one that was."""
     rest = tensors.keys() - read
-    for name in sorted(rest & REPEATED.keys()):
+    repeated = {name for name in rest if REPEATED.get(name) in params}
+    for name in sorted(repeated):
         ours = REPEATED[name]
-        if not np.array_equal(tensors[name](), params[ours]):
+        if not np.array_equal(as_float32(tensors[name](), f"{path}: {name}"), params[ours]):
             raise MiniptError(
                 f"{path}: {name} differs from {all_places(config, True)[ours].name}; minipt ties "
                 "the two"
             )
-    if unknown := sorted(rest - REPEATED.keys()):
+    if unknown := sorted(rest - repeated):
         raise MiniptError(
             f"{path} holds tensors that a model of this config has not: {unknown[:3]}"
         )
-
-
-def _read_tokenizer(path: Path, config: Config) -> Tokenizer | None:
-    """The tokenizer, or None if there is no file: such a base takes ids and refuses text."""
-    if not path.exists():
-        return None
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises nothing more specific
-        raise MiniptError(f"{path} is not a tokenizer ({error}): fetch the model again") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if largest >= config.vocabulary:
-        raise MiniptError(
-            f"{path} has token ids up to {largest}, the model {config.vocabulary} embeddings: the "
-            "tokenizer belongs to another model"
-        )
-    return tokenizer

@@ -10,6 +10,7 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.files.complete import read_tensors, write_tensors
+from minipt.files.formats import as_float32
 from minipt.transformer.base import Base
 
 Arrays = dict[str, np.ndarray]
@@ -86,5 +87,4 @@ def check_vectors(path: Path, vectors: np.ndarray, record: dict, base: Base) -> 
 def _check_numbers(path: Path, array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         raise MiniptError(f"{path} holds numbers of the type {array.dtype}: make the prompt again")
-    if not np.isfinite(array).all():
-        raise MiniptError(f"{path} holds NaN or infinite numbers: make the prompt again")
+    as_float32(array, str(path))

@@ -1,0 +1,161 @@
+"""The tokenizer beside a model's weights, from any of the files that it may lie in.
+
+In: a directory in Hugging Face's format. Out: a `Tokenizer`, of which each token has an embedding.
+"""
+
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from minipt.errors import MiniptError
+from minipt.files.diagnose import panics_as_errors, unreadable
+from minipt.files.formats import read_json
+from minipt.transformer.base import Config
+
+COMPLAINT = "is not a tokenizer"
+ADVICE = "fetch the model again"
+ENDS = ("[CLS]", "[SEP]")
+SPECIAL = ("[PAD]", "[UNK]", *ENDS, "[MASK]", "<|endoftext|>")
+
+
+def read_tokenizer(directory: Path, config: Config) -> Tokenizer | None:
+    """The tokenizer, or None if there is no file: such a base takes ids and refuses text.
+
+    Without `tokenizer.json` it is made of `vocab.json` and `merges.txt` as GPT-2's, or of
+    `vocab.txt` as BERT's. Raises MiniptError for a file that is damaged or of another model.
+    """
+    path, said = directory / "tokenizer.json", _said(directory)
+    try:
+        with panics_as_errors():
+            if path.exists():
+                text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+                tokenizer = Tokenizer.from_str(text)
+            elif (directory / "merges.txt").exists():
+                path = directory / "vocab.json"
+                tokenizer = _like_gpt2(path, said)
+            elif (directory / "vocab.txt").exists():
+                path = directory / "vocab.txt"
+                tokenizer = _like_bert(path, said)
+            else:
+                return _none(directory)
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise unreadable(path, COMPLAINT, error, ADVICE) from error
+    if said.get("add_bos_token") is True and config.causal:
+        begin_with(tokenizer, _content(said.get("bos_token")))
+    return check_tokenizer(path, tokenizer, config)
+
+
+def begin_with(tokenizer: Tokenizer, token: str | None) -> None:
+    """Have the tokenizer put this token in front of a text, if it has it and does not yet."""
+    number = None if token is None else tokenizer.token_to_id(token)
+    if number is not None and number not in tokenizer.encode("").ids:
+        front = processors.TemplateProcessing(
+            single=f"{token}:0 $A:0", special_tokens=[(token, number)]
+        )
+        before = tokenizer.post_processor
+        tokenizer.post_processor = processors.Sequence([before, front]) if before else front
+
+
+def check_tokenizer(path: Path, tokenizer: Tokenizer, config: Config) -> Tokenizer:
+    """The tokenizer without padding and truncation, if each of its tokens has an embedding.
+
+    A token for padding may lack one. It is taken out, since minipt pads with nothing. Raises
+    MiniptError for other tokens without an embedding, and for a BERT's that adds no [CLS] and
+    [SEP].
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if beyond := _beyond(tokenizer, config):
+        tokenizer = _without_padding(tokenizer, config.vocabulary)
+        if left := _beyond(tokenizer, config):
+            raise MiniptError(
+                f"{path} has token ids up to {max(beyond.values())}, such as that of "
+                f"{min(left)!r}, the model {config.vocabulary} embeddings: the tokenizer belongs "
+                "to another model"
+            )
+    try:
+        with panics_as_errors():
+            ends, said = tokenizer.encode(""), tokenizer.encode("a b")
+    except Exception as error:
+        raise unreadable(path, COMPLAINT, error, ADVICE) from error
+    for i, token in zip(ends.ids + said.ids, ends.tokens + said.tokens, strict=True):
+        if i >= config.vocabulary or tokenizer.id_to_token(i) is None:
+            raise MiniptError(
+                f"{path} has a post_processor that adds {token!r} with the id {i}, which the model "
+                "has not: the tokenizer belongs to another model"
+            )
+    if not config.causal and len(ends.ids) != 2:
+        raise MiniptError(
+            f"{path} puts {ends.tokens} around a text, not {' and '.join(ENDS)}, as a BERT needs: "
+            "give it the post_processor of the model's authors"
+        )
+    return tokenizer
+
+
+def _beyond(tokenizer: Tokenizer, config: Config) -> dict[str, int]:
+    """The tokens that have no embedding, and their ids."""
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    return {token: i for token, i in ids.items() if i >= config.vocabulary}
+
+
+def _without_padding(tokenizer: Tokenizer, vocabulary: int) -> Tokenizer:
+    described = json.loads(tokenizer.to_str())
+    described["added_tokens"] = [
+        each
+        for each in described["added_tokens"]
+        if each["id"] < vocabulary or "pad" not in each["content"].lower()
+    ]
+    return Tokenizer.from_str(json.dumps(described))
+
+
+def _like_gpt2(path: Path, said: dict) -> Tokenizer:
+    """Byte-level BPE (Radford et al. 2019)."""
+    tokenizer = Tokenizer(models.BPE.from_file(str(path), str(path.with_name("merges.txt"))))
+    front = said.get("add_prefix_space") is True
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=front)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _with_special(tokenizer, said)
+
+
+def _like_bert(path: Path, said: dict) -> Tokenizer:
+    """WordPiece (Devlin et al. 2019), in lower case unless it is said otherwise."""
+    tokenizer = Tokenizer(models.WordPiece.from_file(str(path), unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=said.get("do_lower_case", True),
+        strip_accents=said.get("strip_accents"),
+        handle_chinese_chars=said.get("tokenize_chinese_chars", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    ends = [(token, tokenizer.token_to_id(token)) for token in ENDS]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+    return _with_special(tokenizer, said)
+
+
+def _with_special(tokenizer: Tokenizer, said: dict) -> Tokenizer:
+    named = {_content(value) or "" for key, value in said.items() if key.endswith("_token")}
+    tokenizer.add_special_tokens(sorted({*SPECIAL, *named} & tokenizer.get_vocab().keys()))
+    return tokenizer
+
+
+def _said(directory: Path) -> dict:
+    try:
+        path = directory / "tokenizer_config.json"
+        return read_json(path, "is not a JSON object", ADVICE)
+    except FileNotFoundError:
+        return {}
+
+
+def _content(token: object) -> str | None:
+    """A token is written as itself or as a dict that describes it."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None
+
+
+def _none(directory: Path) -> None:
+    if (directory / "tokenizer.model").exists():
+        raise MiniptError(
+            f"{directory} has its tokenizer in tokenizer.model only, SentencePiece's format: load "
+            "it with transformers.AutoTokenizer and save it, which writes tokenizer.json"
+        )
