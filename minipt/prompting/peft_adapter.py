@@ -211,7 +211,8 @@ def _read_record(path: Path, vectors: np.ndarray, tensors_path: Path) -> dict | 
 
 def _pieces(vectors: np.ndarray) -> list[str]:
     """The sha256 of each of the pieces of the vectors."""
-    return [_digest(each.tobytes()) for each in np.array_split(vectors.ravel(), PIECES)]
+    pieces = np.array_split(vectors.ravel(), min(PIECES, max(vectors.size, 1)))
+    return [_digest(piece.tobytes()) for piece in pieces]
 
 
 def _sha256(record: dict) -> str:

@@ -47,7 +47,7 @@ def write(path: Path, base: Base, kind: Type = Type.F32, **changed: object) -> P
     writer = gguf.GGUFWriter(path, "llama")
     for name, value in (values | changed).items():
         add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
-        add |= {list: writer.add_array}
+        add |= {list: writer.add_array, bool: writer.add_bool}
         if value is not None and name != "general.architecture":
             add[type(value)](name, value)
     for name, array in tensors(base).items():

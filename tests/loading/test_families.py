@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.bases import BERT, LLAMA, random_base
+from helpers.damage import write_bfloat16
 from safetensors.numpy import load_file, save_file
 
 from minipt.errors import MiniptError
@@ -170,16 +171,7 @@ def test_half_precision_becomes_float32_without_loss(base, directory):
 
 
 def test_bfloat16_becomes_float32_without_loss(base, directory):
-    """Written by hand: NumPy has no such type."""
-    tensors = load_file(directory / WEIGHTS)
-    header, data = {}, b""
-    for name, array in tensors.items():
-        half = (array.view(np.uint32) >> 16).astype("<u2").tobytes()
-        offsets = [len(data), len(data) + len(half)]
-        header[name] = {"dtype": "BF16", "shape": array.shape, "data_offsets": offsets}
-        data += half
-    text = json.dumps(header).encode()
-    (directory / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + data)
+    write_bfloat16(directory / WEIGHTS, load_file(directory / WEIGHTS))
     loaded = load_base(directory)
     for name, array in base.params.items():
         upper = (array.view(np.uint32) >> 16 << 16).view(np.float32)
@@ -216,6 +208,13 @@ def test_bfloat16_becomes_float32_without_loss(base, directory):
         ("bert", {"is_decoder": True}, "is_decoder = True"),
         ("bert", {"add_cross_attention": True}, "add_cross_attention = True"),
         ("bert", {"tie_word_embeddings": False}, "tie_word_embeddings = False"),
+        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling = "),
+        ("llama", {"rope_scaling": "linear"}, "rope_scaling = 'linear'"),
+        ("llama", {"rope_scaling": {"rope_type": ["default"]}}, "rope_scaling = "),
+        ("llama", {"attention_bias": "false"}, "attention_bias = 'false'"),
+        ("llama", {"mlp_bias": 2}, "mlp_bias = 2"),
+        ("llama", {"tie_word_embeddings": []}, r"tie_word_embeddings = \[\]"),
+        ("gpt2", {"quantization_config": {"bits": 4}}, "quantization_config = {'bits': 4}"),
     ],
 )
 def test_what_minipt_does_not_compute_is_refused_by_name(name, entries, named, tmp_path):
@@ -233,6 +232,17 @@ def test_what_minipt_does_not_compute_is_refused_by_name(name, entries, named, t
         ("llama", {"num_attention_heads": 4.5}, "lacks a size or has one that is no number"),
         ("bert", {"num_attention_heads": "4"}, "lacks a size or has one that is no number"),
         ("llama", {"rope_theta": 0}, "rotary positions need"),
+        ("llama", {"rope_theta": float("inf")}, "no number of its kind: rope_theta = inf"),
+        ("llama", {"rope_theta": float("nan")}, "rotary positions need"),
+        ("llama", {"rope_theta": 1e39}, r"no number of its kind: rope_theta = 1e\+39"),
+        ("llama", {"rope_theta": "4"}, "no number of its kind: rope_theta = '4'"),
+        ("llama", {"rope_theta": True}, "no number of its kind: rope_theta = True"),
+        ("llama", {"rope_parameters": {"rope_theta": "4"}}, "rope_theta = '4'"),
+        ("llama", {"rms_norm_eps": False}, "no number of its kind: rms_norm_eps = False"),
+        ("gpt2", {"layer_norm_epsilon": float("inf")}, "layer_norm_epsilon = inf"),
+        ("llama", {"max_position_embeddings": 10**30}, "max_position_embeddings = 10+"),
+        ("bert", {"type_vocab_size": 0}, "says type_vocab_size = 0: every size is at least 1"),
+        ("bert", {"type_vocab_size": True}, "no number of its kind: type_vocab_size = True"),
         ("llama", {"rms_norm_eps": -1.0}, "epsilon is -1.0"),
         ("llama", {"hidden_size": 24}, "has shape"),
         ("llama", {"num_attention_heads": 16}, "even number of channels a head"),
@@ -249,6 +259,22 @@ def test_what_makes_no_sense_is_refused(name, entries, match, tmp_path):
 def test_settings_that_transformers_5_keeps_together(tmp_path):
     together = {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}
     assert load_base(saved("llama", tmp_path, **together)).config.rotary_base == 77.0
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        {"rope_scaling": {"type": "default"}},
+        {"rope_scaling": {"rope_type": "default"}},
+        {"rope_scaling": {}},
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 1.0}},
+        {"attention_bias": None},
+        {"quantization_config": None},
+    ],
+)
+def test_settings_that_say_nothing(neutral, tmp_path):
+    loaded = load_base(saved("llama", tmp_path, **neutral))
+    assert loaded.fingerprint == make("llama").fingerprint
 
 
 def test_transformers_other_names_of_gpt2s_sizes(tmp_path):

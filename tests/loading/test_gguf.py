@@ -10,7 +10,7 @@ from helpers.bases import random_batch
 from helpers.gguf_writer import Type, small_llama, write
 
 from minipt.errors import MiniptError
-from minipt.loading.load import load_base
+from minipt.loading.load import load_base, save_base
 from minipt.maths.gradcheck import compare
 from minipt.prompting.wiring import logits
 from minipt.transformer.base import Base
@@ -66,6 +66,29 @@ def test_tokens_that_a_user_defined_stand_for_themselves(base, tmp_path):
     assert loaded.decode(ids) == " the end"
 
 
+def test_the_beginning_that_a_file_asks_for_is_the_tokenizers(base, tmp_path):
+    said = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 0}
+    loaded = load_base(write(tmp_path / "small.gguf", base, **said)).tokenizer
+    ids = base.tokenizer.encode("the film").ids
+    assert loaded.encode("the film").ids == [0, *ids]
+    assert loaded.encode("the film", add_special_tokens=False).ids == ids
+    save_base(load_base(tmp_path / "small.gguf"), tmp_path / "model")
+    assert load_base(tmp_path / "model").tokenizer.encode("the film").ids == [0, *ids]
+    off = write(tmp_path / "off.gguf", base, **said | {"tokenizer.ggml.add_bos_token": False})
+    assert load_base(off).tokenizer.encode("the film").ids == ids
+
+
+def test_a_file_is_known_by_its_first_bytes(base, tmp_path):
+    loaded = load_base(write(tmp_path / "sha256-0123", base))
+    assert loaded.fingerprint == base.fingerprint
+
+
+def test_double_precision_is_read(base, tmp_path, monkeypatch):
+    doubled = {name: a.astype(np.float64) for name, a in gguf_writer.tensors(base).items()}
+    monkeypatch.setattr(gguf_writer, "tensors", lambda base: doubled)
+    assert load_base(write(tmp_path / "small.gguf", base)).fingerprint == base.fingerprint
+
+
 def test_wavelengths_that_are_not_said_are_llamas(base, tmp_path):
     path = write(tmp_path / "small.gguf", base, **{"llama.rope.freq_base": None})
     assert load_base(path).config == replace(base.config, rotary_base=10000.0)
@@ -107,7 +130,8 @@ def test_settings_that_say_what_is_so_anyway(base, tmp_path):
     D = base.config.channels // base.config.heads
     said = dict.fromkeys(("rope.dimension_count", "attention.key_length"), D)
     said |= {"attention.value_length": D, "vocab_size": base.config.vocabulary}
-    said |= {"rope.scaling.type": "none"}
+    said |= {"rope.scaling.type": "none", "rope.scale_linear": 1.0, "expert_count": 0}
+    said |= {"attention.causal": True}
     path = write(tmp_path / "small.gguf", base, **{f"llama.{key}": x for key, x in said.items()})
     assert load_base(path).fingerprint == base.fingerprint
 
@@ -138,7 +162,28 @@ def test_a_file_that_is_missing_or_junk_is_refused(tmp_path):
         ({"llama.embedding_length": 32}, "has shape"),
         ({"llama.attention.head_count": 3}, "divide into"),
         ({"llama.attention.head_count": 0}, "every size is at least 1"),
-        ({"llama.attention.head_count": [4, 4]}, "lacks a size or has one that is no number"),
+        ({"llama.attention.head_count": [4, 4]}, r"head_count = \[4, 4\], not of the type int"),
+        ({"llama.attention.head_count": [4]}, r"head_count = \[4\], not of the type int"),
+        ({"llama.attention.head_count": 4.0}, r"head_count = 4\.0, not of the type int"),
+        ({"llama.block_count": True}, r"block_count = True, not of the type int"),
+        ({"llama.rope.freq_base": "4"}, r"freq_base = '4', not of the type float"),
+        ({"llama.rope.freq_base": float("inf")}, "rope_theta = inf"),
+        ({"llama.attention.layer_norm_rms_epsilon": False}, "epsilon = False, not of the type"),
+        ({"llama.rope.dimension_count": "16"}, "dimension_count = '16', not of the type int"),
+        ({"tokenizer.ggml.tokens": 3}, r"tokens = 3, not a list of the type str"),
+        ({"tokenizer.ggml.tokens": [1, 2]}, r"tokens = \[1, 2\], not a list of the type str"),
+        ({"tokenizer.ggml.merges": "a b"}, "merges = 'a b', not a list of the type str"),
+        ({"tokenizer.ggml.token_type": 3}, "token_type = 3, not a list of the type int"),
+        ({"tokenizer.ggml.pre": [1]}, r"pre = \[1\], not of the type str"),
+        ({"tokenizer.ggml.model": 7}, r"model = 7, not of the type str"),
+        ({"tokenizer.ggml.add_bos_token": 1}, "add_bos_token = 1, not of the type bool"),
+        ({"tokenizer.ggml.add_bos_token": True}, "bos_token_id = None is no token's"),
+        (
+            {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 290},
+            "bos_token_id = 290 is no token's",
+        ),
+        ({"tokenizer.ggml.add_eos_token": True}, r"add_eos_token = True, which minipt does not"),
+        ({"split.count": 2, "split.no": 0}, r"is part 1 of 2 of a model: join them"),
         ({"llama.rope.scaling.type": "yarn"}, r"says llama\.rope\.scaling\.type = 'yarn'"),
         ({"llama.rope.scaling.factor": 2.0}, r"says llama\.rope\.scaling\.factor = 2\.0"),
         ({"llama.rope.scale_linear": 2.0}, r"says llama\.rope\.scale_linear = 2\.0"),
@@ -180,6 +225,10 @@ def test_another_architecture_is_refused(tmp_path):
         ("rope_freqs.weight", np.ones(8, np.float32), "holds a tensor rope_freqs.weight"),
         ("blk.0.ffn_up_exps.weight", np.ones((2, 32), np.float32), "blk.0.ffn_up_exps.weight"),
         ("blk.0.attn_q.bias", np.ones(64, np.float32), r"config has not: .*q_proj\.bias"),
+        ("blk.0.weight", np.ones(8, np.float32), r"holds a tensor blk\.0\.weight"),
+        ("blk.0.attn_q.weight", np.ones((255, 64), np.float32), r"has shape \(64, 255\)"),
+        ("blk.0.attn_k.weight", np.ones((31, 64), np.float32), r"has shape \(64, 31\)"),
+        ("output_norm.weight", np.full(64, 1e300), r"output_norm\.weight holds NaN or infinite"),
         ("blk.2.attn_norm.weight", np.ones(64, np.float32), r"config has not: .*layers\.2"),
     ],
 )

@@ -1,6 +1,7 @@
 """PEFT's adapters, read and written without PEFT: what PEFT saved and computed is stored."""
 
 import errno
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.bases import BERT, base_with_tokenizer, random_base, random_prompt
+from helpers.damage import write_bfloat16
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -143,31 +145,66 @@ def test_nothing_is_lost_from_minipt_through_an_adapter_to_minipt(base, tmp_path
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_record_of_other_vectors_is_not_believed(base, tmp_path):
+def test_a_record_of_other_vectors_is_not_believed(base, tmp_path, capsys):
     """PEFT tuned our prompt further and saved it over ours: the history is not that prompt's."""
     prompt = random_prompt(base, 4)
     prompt.about |= {"steps": 7}
     prompt.to_peft(tmp_path / "adapter")
     save_file({"prompt_embeddings": prompt.vectors + 1}, tmp_path / "adapter" / TENSORS)
     again = minipt.from_peft(tmp_path / "adapter", base)
+    assert "is about other vectors" in capsys.readouterr().err
     np.testing.assert_array_equal(again.vectors, prompt.vectors + 1)
     assert again.about["method"] == "peft"
     assert "steps" not in again.about
 
 
-def test_a_damaged_record_is_as_none(base, tmp_path):
+def test_a_damaged_record_is_refused(base, tmp_path):
+    """It is not dropped together with the fingerprint that it holds."""
     random_prompt(base, 4).to_peft(tmp_path / "adapter")
     path = tmp_path / "adapter" / "minipt.json"
-    whole = json.loads(path.read_text())
-    for junk in (b"{half", b"[]", b"\xff\xfe", b"{}", b"[" * 99999):
+    whole = path.read_bytes()
+    for junk in (b"{half", b"[]", b"\xff\xfe", b"{}", b"[" * 99999, whole[:-1], whole[:-9] + b"}"):
         path.write_bytes(junk)
-        assert minipt.from_peft(tmp_path / "adapter", base).about["method"] == "peft"
-    for about in (None, 5, {"labels": ["a"]}):
-        path.write_text(json.dumps(whole | {"about": about}))
-        with pytest.raises(MiniptError, match=r"minipt\.json is no prompt that minipt saved"):
+        with pytest.raises(MiniptError, match=r"minipt\.json is no record that minipt wrote"):
             minipt.from_peft(tmp_path / "adapter", base)
-    path.write_text(json.dumps(whole | {"fingerprint": 5}))
-    with pytest.raises(MiniptError, match=r"was made for base 'ragged' \(5\)"):
+    for changed in ({"about": None}, {"about": {"labels": ["a"]}}, {"fingerprint": 5}, {"new": 1}):
+        path.write_text(json.dumps(json.loads(whole) | changed))
+        with pytest.raises(MiniptError, match=r"minipt\.json .*, or is damaged: save the prompt"):
+            minipt.from_peft(tmp_path / "adapter", base)
+    path.write_bytes(b"\xef\xbb\xbf" + whole)
+    assert minipt.from_peft(tmp_path / "adapter", base).fingerprint == base.fingerprint
+    with pytest.raises(MiniptError, match="was made for base 'ragged'"):
+        minipt.from_peft(tmp_path / "adapter", random_base(5))
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_one_bit_of_the_vectors_is_noticed(base, tmp_path, length):
+    random_prompt(base, length).to_peft(tmp_path / "adapter")
+    path = tmp_path / "adapter" / TENSORS
+    whole = path.read_bytes()
+    for place in range(-4 * 8 * length, 0, 5):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        for other in (base, random_base(5)):
+            with pytest.raises(MiniptError, match="is not as minipt wrote it, but damaged"):
+                minipt.from_peft(tmp_path / "adapter", other)
+
+
+@pytest.mark.parametrize("about", [None, 5, {"labels": ["a"]}])
+def test_a_record_from_before_is_read(base, tmp_path, about):
+    """It had no sha256 of its own, and one of the whole file of the vectors."""
+    prompt = random_prompt(base, 4)
+    prompt.to_peft(tmp_path / "adapter")
+    digest = hashlib.sha256((tmp_path / "adapter" / TENSORS).read_bytes()).hexdigest()
+    record = {"fingerprint": base.fingerprint, "base_name": "old", "adapter_model_sha256": digest}
+    path = tmp_path / "adapter" / "minipt.json"
+    path.write_text(json.dumps(record | {"about": {"steps": 7}}))
+    assert minipt.from_peft(tmp_path / "adapter", base).about == {"steps": 7}
+    with pytest.raises(MiniptError, match="was made for base 'old'"):
+        minipt.from_peft(tmp_path / "adapter", random_base(5))
+    path.write_text(json.dumps(record | {"about": about}))
+    with pytest.raises(MiniptError, match=r"minipt\.json is no prompt that minipt saved"):
         minipt.from_peft(tmp_path / "adapter", base)
 
 
@@ -264,11 +301,87 @@ def test_what_was_trained_beside_the_vectors_is_refused_by_name(base, adapter):
         minipt.from_peft(adapter, base)
 
 
-@pytest.mark.parametrize("kind", [np.int32, np.float64])
-def test_numbers_of_another_type_are_refused(base, adapter, kind):
-    save_file({"prompt_embeddings": tensor(adapter).astype(kind)}, adapter / TENSORS)
-    with pytest.raises(MiniptError, match=r"of the type [IF]\d\d, minipt reads F16 and F32"):
+def test_numbers_of_another_type_are_refused(base, adapter):
+    save_file({"prompt_embeddings": tensor(adapter).astype(np.int32)}, adapter / TENSORS)
+    with pytest.raises(MiniptError, match="prompt_embeddings is of type int32, minipt reads F16"):
         minipt.from_peft(adapter, base)
+    save_file({"prompt_embeddings": tensor(adapter).astype(np.float64)}, adapter / TENSORS)
+    with pytest.raises(MiniptError, match="holds NaN or infinite numbers in float32"):
+        save_file({"prompt_embeddings": np.full((4, 8), 1e300)}, adapter / TENSORS)
+        minipt.from_peft(adapter, base)
+
+
+def test_double_precision_and_bfloat16_are_read(base, adapter):
+    vectors = tensor(adapter)
+    save_file({"prompt_embeddings": vectors.astype(np.float64)}, adapter / TENSORS)
+    np.testing.assert_array_equal(minipt.from_peft(adapter, base).vectors, vectors)
+    write_bfloat16(adapter / TENSORS, {"prompt_embeddings": vectors})
+    upper = (vectors.view(np.uint32) >> 16 << 16).view(np.float32)
+    np.testing.assert_array_equal(minipt.from_peft(adapter, base).vectors, upper)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_state_of_a_model_in_training_is_read(base, adapter, prefix):
+    name = f"{prefix}prompt_encoder.default.embedding.weight"
+    vectors = tensor(adapter)
+    save_file({name: vectors}, adapter / TENSORS)
+    np.testing.assert_array_equal(minipt.from_peft(adapter, base).vectors, vectors)
+    save_file({name: vectors, "base_model.wte.weight": vectors}, adapter / TENSORS)
+    with pytest.raises(MiniptError, match=rf"holds base_model\.wte\.weight beside {name}"):
+        minipt.from_peft(adapter, base)
+
+
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        (random_base(5, layers=3), "says num_layers = 2, where base 'random-5' has 3"),
+        (random_base(5, heads=4), "says num_attention_heads = 2, where base 'random-5' has 4"),
+        (random_base(5, **BERT), "says task_type = 'CAUSAL_LM', where .* has FEATURE_EXTRACTION"),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused(adapter, other, match):
+    with pytest.raises(MiniptError, match=match + r".*'random-gpt2'"):
+        minipt.from_peft(adapter, other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task_type": "SEQ_CLS"},
+        {"task_type": "TOKEN_CLS"},
+        {"task_type": "QUESTION_ANS"},
+        {"task_type": ["CAUSAL_LM"]},
+        {"modules_to_save": ["score"]},
+        {"token_dim": 16},
+        {"num_layers": "2"},
+        {"num_transformer_submodules": 3},
+    ],
+)
+def test_an_adapter_for_another_use_is_refused(base, adapter, changes):
+    say(adapter, **changes)
+    (key,) = changes
+    with pytest.raises(MiniptError, match=rf"config\.json says {key} = .*another use or model"):
+        minipt.from_peft(adapter, base)
+
+
+def test_another_name_of_the_model_is_said(base, adapter, capsys):
+    minipt.from_peft(adapter, base)
+    assert "was made for 'random-gpt2' and is read for 'ragged'" in capsys.readouterr().err
+    say(adapter, base_model_name_or_path="someone/ragged")
+    minipt.from_peft(adapter, base)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_config_with_a_byte_order_mark_is_read(base, adapter):
+    (adapter / CONFIG).write_bytes(b"\xef\xbb\xbf" + (adapter / CONFIG).read_bytes())
+    assert minipt.from_peft(adapter, base).vectors.shape == (4, 8)
+
+
+def test_an_adapter_in_the_place_of_a_prompt_or_a_base_is_named(base, adapter):
+    with pytest.raises(MiniptError, match=r"there is no prompt at .*is an adapter of PEFT: .*from"):
+        minipt.load_prompt(adapter, base)
+    with pytest.raises(MiniptError, match=r"is an adapter of PEFT: load the base .*from_peft"):
+        minipt.load_base(adapter)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 60, -1])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.bases import base_with_tokenizer
+from helpers.damage import write_parts
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -176,6 +177,29 @@ def test_numbers_that_are_no_floats_are_refused(saved, base):
     rewrite(saved, {"prompt": np.zeros((4, 8), np.int32)})
     with pytest.raises(MiniptError, match="holds numbers of the type int32"):
         load_prompt(saved, base)
+
+
+@pytest.mark.parametrize("bad", [1e300, -3.5e38, np.nan])
+def test_numbers_beyond_float32_are_refused_when_loaded(saved, base, bad):
+    rewrite(saved, {"prompt": np.full((4, 8), bad)})
+    with pytest.raises(MiniptError, match="holds NaN or infinite numbers in float32"):
+        load_prompt(saved, base)
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "F8_E5M2"])
+def test_bfloat16_is_read_and_smaller_numbers_are_refused(saved, base, kind):
+    with safe_open(saved, framework="numpy") as file:
+        vectors, metadata = file.get_tensor("prompt"), file.metadata()
+    metadata.pop("sha256", None)
+    half = (vectors.view(np.uint32) >> 16).astype("<u2").tobytes()
+    data = half if kind == "BF16" else bytes(vectors.size)
+    write_parts(saved, {"prompt": (kind, vectors.shape, data)}, metadata)
+    if kind == "BF16":
+        upper = (vectors.view(np.uint32) >> 16 << 16).view(np.float32)
+        np.testing.assert_array_equal(load_prompt(saved, base).vectors, upper)
+    else:
+        with pytest.raises(MiniptError, match=f"prompt is of type {kind}, minipt reads F16, BF16"):
+            load_prompt(saved, base)
 
 
 def test_a_head_that_is_not_finite_is_refused(saved, base):
