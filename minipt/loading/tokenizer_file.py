@@ -47,9 +47,9 @@ def read_tokenizer(directory: Path, config: Config) -> Tokenizer | None:
 
 
 def begin_with(tokenizer: Tokenizer, token: str | None) -> None:
-    """Have the tokenizer put this token in front of a text, if it has it and does not yet."""
+    """Have the tokenizer put this token in front of a text, if it has it and adds none itself."""
     number = None if token is None else tokenizer.token_to_id(token)
-    if number is not None and number not in tokenizer.encode("").ids:
+    if number is not None and not tokenizer.encode("").ids:
         front = processors.TemplateProcessing(
             single=f"{token}:0 $A:0", special_tokens=[(token, number)]
         )
@@ -66,14 +66,18 @@ def check_tokenizer(path: Path, tokenizer: Tokenizer, config: Config) -> Tokeniz
     """
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    if beyond := _beyond(tokenizer, config):
-        tokenizer = _without_padding(tokenizer, config.vocabulary)
-        if left := _beyond(tokenizer, config):
-            raise MiniptError(
-                f"{path} has token ids up to {max(beyond.values())}, such as that of "
-                f"{min(left)!r}, the model {config.vocabulary} embeddings: the tokenizer belongs "
-                "to another model"
-            )
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    beyond = {token for token, i in ids.items() if i >= config.vocabulary}
+    padding = {token for token in beyond if "pad" in token.lower()} - tokenizer.get_vocab(
+        False
+    ).keys()
+    if others := sorted(beyond - padding):
+        raise MiniptError(
+            f"{path} has token ids up to {max(ids.values())}, such as that of {others[0]!r}, the "
+            f"model {config.vocabulary} embeddings: the tokenizer belongs to another model"
+        )
+    if padding:
+        tokenizer = _without(padding, tokenizer)
     try:
         with panics_as_errors():
             ends, said = tokenizer.encode(""), tokenizer.encode("a b")
@@ -93,19 +97,10 @@ def check_tokenizer(path: Path, tokenizer: Tokenizer, config: Config) -> Tokeniz
     return tokenizer
 
 
-def _beyond(tokenizer: Tokenizer, config: Config) -> dict[str, int]:
-    """The tokens that have no embedding, and their ids."""
-    ids = tokenizer.get_vocab(with_added_tokens=True)
-    return {token: i for token, i in ids.items() if i >= config.vocabulary}
-
-
-def _without_padding(tokenizer: Tokenizer, vocabulary: int) -> Tokenizer:
+def _without(tokens: set[str], tokenizer: Tokenizer) -> Tokenizer:
     described = json.loads(tokenizer.to_str())
-    described["added_tokens"] = [
-        each
-        for each in described["added_tokens"]
-        if each["id"] < vocabulary or "pad" not in each["content"].lower()
-    ]
+    added = described["added_tokens"]
+    described["added_tokens"] = [each for each in added if each["content"] not in tokens]
     return Tokenizer.from_str(json.dumps(described))
 
 
