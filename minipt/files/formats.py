@@ -39,21 +39,25 @@ def parse_json(text: str | bytes) -> object:
     return value
 
 
-def read_json(path: Path, complaint: str, advice: str) -> dict:
-    """The object in a JSON file. complaint: such as "is not a JSON object".
+def read_json(path: Path, complaint: str, advice: str, otherwise: object = None) -> object:
+    """The object in a JSON file, or a value of the kind of `otherwise`.
 
-    Raises FileNotFoundError, and MiniptError for a file that is damaged or something else.
+    complaint: such as "is not a JSON object". otherwise: the value where there is no file; None:
+    FileNotFoundError is raised. Raises MiniptError for a file that is damaged or something else.
     """
+    kind = dict if otherwise is None else type(otherwise)
     try:
         if path.exists() and not path.is_file():
             raise ValueError("no regular file")
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"it is larger than {LARGEST_JSON:,} bytes")
         value = parse_json(path.read_bytes())
-        if not isinstance(value, dict):
+        if not isinstance(value, kind):
             raise ValueError(f"it holds a {type(value).__name__}")
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(path) from None
+        if otherwise is None:
+            raise FileNotFoundError(path) from None
+        return otherwise
     except (ValueError, OSError) as error:
         raise unreadable(path, complaint, error, advice) from error
     return value

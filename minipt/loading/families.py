@@ -56,20 +56,15 @@ def family_of(config_json: dict, where: str) -> Family:
     Without a model type, the model's class in transformers tells the family.
     """
     model_type = config_json.get("model_type")
-    classes = config_json.get("architectures")
-    if model_type is None and isinstance(classes, list):
-        known = [CLASSES[each] for each in classes if isinstance(each, str) and each in CLASSES]
-        model_type = known[0] if known else None
+    if model_type is None and isinstance(classes := config_json.get("architectures"), list):
+        model_type = next((known for name, known in CLASSES.items() if name in classes), None)
     if model_type is None:
         raise MiniptError(
             f"{where} does not say which model_type it is: add it, such as "
             f'"model_type": "gpt2"; minipt knows {", ".join(FAMILIES)}'
         )
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise MiniptError(
-            f"{where} says model_type = {model_type!r}, which minipt does not compute; it knows "
-            f"{', '.join(FAMILIES)}"
-        )
+        raise not_computed(where, "model_type", model_type, ", ".join(FAMILIES))
     return FAMILIES[model_type]
 
 
@@ -99,8 +94,8 @@ def read_config(config_json: dict, names: Collection[str], where: str) -> Config
         sizes["hidden"] = 4 * sizes["channels"]
     if sizes.get("key_value_heads") == sizes["heads"]:
         sizes["key_value_heads"] = None
-    particular = _particular(family, config_json, set(names), where)
-    config = Config(**family.fields, **sizes, **particular)
+    sizes |= _particular(family, config_json, set(names), where)
+    config = Config(**family.fields, **sizes)
     _check_sizes(config, family, config_json, where)
     return config
 
@@ -307,15 +302,9 @@ BUFFERS = (
     "pooler.dense.",
     "cls.seq_relationship.",
 )
-CLASSES = {
-    "GPT2LMHeadModel": "gpt2",
-    "GPT2Model": "gpt2",
-    "LlamaForCausalLM": "llama",
-    "LlamaModel": "llama",
-    "BertForMaskedLM": "bert",
-    "BertForPreTraining": "bert",
-    "BertModel": "bert",
-}
+CLASSES = dict.fromkeys(("GPT2LMHeadModel", "GPT2Model"), "gpt2")
+CLASSES |= dict.fromkeys(("LlamaForCausalLM", "LlamaModel"), "llama")
+CLASSES |= dict.fromkeys(("BertForMaskedLM", "BertForPreTraining", "BertModel"), "bert")
 FAMILIES = {
     "gpt2": Family(
         architecture="GPT2LMHeadModel",

@@ -46,12 +46,14 @@ NEUTRAL = {
 }
 TOKENIZER = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges")
 # The kind of each value that is read. A list holds values of one kind.
-KINDS = dict.fromkeys((*SIZES.values(), *WIDTHS, "tokenizer.ggml.bos_token_id"), int)
-KINDS |= {"llama.attention.layer_norm_rms_epsilon": float, BASE: float}
-KINDS |= dict.fromkeys(("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"), bool)
-KINDS |= {"tokenizer.ggml.model": str, "tokenizer.ggml.pre": str}
-KINDS |= {"tokenizer.ggml.tokens": [str], "tokenizer.ggml.merges": [str]}
-KINDS |= {"tokenizer.ggml.token_type": [int], "split.count": int, "split.no": int}
+KINDS: dict[str, object] = {
+    **dict.fromkeys((*SIZES.values(), *WIDTHS), int),
+    **dict.fromkeys((SIZES["rms_norm_eps"], BASE), float),
+    **dict.fromkeys(("split.count", "split.no", "tokenizer.ggml.bos_token_id"), int),
+    **dict.fromkeys(("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"), bool),
+    **dict.fromkeys(("tokenizer.ggml.model", "tokenizer.ggml.pre"), str),
+    **dict(zip(TOKENIZER, ([str], [int], [str]), strict=True)),
+}
 TENSORS = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -97,7 +99,6 @@ def read_gguf(path: Path) -> GGUF:
     """
     import gguf
 
-    complaint = "is truncated or no GGUF file"
     try:
         if path.exists() and not path.is_file():
             raise ValueError("no regular file")
@@ -114,7 +115,7 @@ def read_gguf(path: Path) -> GGUF:
     except MiniptError:
         raise
     except Exception as error:  # the package gguf checks nothing before it reads
-        raise unreadable(path, complaint, error, "fetch it again") from error
+        raise unreadable(path, "is truncated or no GGUF file", error, "fetch it again") from error
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     return GGUF(config, tensors, _tokenizer(path, values))
 
@@ -135,9 +136,9 @@ def _config(path: Path, values: dict) -> dict:
         if key.startswith("llama.") and key not in UNDERSTOOD and NEUTRAL.get(key) != value:
             raise MiniptError(f"{path} says {key} = {value!r:.200}, which minipt does not compute")
     config = {key: values[name] for key, name in SIZES.items()}
+    known = "llama.embedding_length / llama.attention.head_count"
     for key in WIDTHS:
         if key in values and values[key] * config["num_attention_heads"] != config["hidden_size"]:
-            known = "llama.embedding_length / llama.attention.head_count"
             raise not_computed(path, key, values[key], known)
     return config | {
         "model_type": "llama",
@@ -150,13 +151,12 @@ def _check_kinds(path: Path, values: dict) -> None:
     """Raise MiniptError for a value that is read and is of another kind than llama.cpp writes."""
     for key in KINDS.keys() & values.keys():
         kind, value = KINDS[key], values[key]
+        sound, what = type(value) is kind, "of the type"
         if isinstance(kind, list):
-            sound = isinstance(value, list) and {type(each) for each in value} <= {*kind}
-            what = f"a list of the type {kind[0].__name__}"
-        else:
-            sound, what = type(value) is kind, f"of the type {kind.__name__}"
+            (kind,), what = kind, "a list of the type"
+            sound = isinstance(value, list) and {type(each) for each in value} <= {kind}
         if not sound:
-            raise MiniptError(f"{path} says {key} = {value!r:.200}, not {what}: fetch it again")
+            raise MiniptError(f"{path} says {key} = {value!r:.200}, not {what} {kind.__name__}")
 
 
 def _hub_name(path: Path, name: str) -> str:

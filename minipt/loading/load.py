@@ -35,19 +35,7 @@ WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 FETCH_AGAIN = "fetch the model again"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = (
-    "config.json",
-    "*.safetensors",
-    INDEX,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "modules.json",
-    "config_sentence_transformers.json",
-    "1_Pooling/config.json",
-)
+HUB_FILES = ("*.json", "*.safetensors", "merges.txt", "vocab.txt")
 # Parts of names that torch.compile and wrappers for several devices put before a tensor's own.
 WRAPPERS = re.compile(
     r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
@@ -164,8 +152,6 @@ def _load_directory(directory: Path, name: str) -> Base:
     config = read_config(config_json, tensors, str(where))
     if config.head is None:
         check_pooling(directory)
-        if (directory.parent / "modules.json").is_file():  # older ones keep the model in a folder
-            check_pooling(directory.parent)
     params = _read_params(tensors, config, directory / WEIGHTS)
     return Base(name, config, params, read_tokenizer(directory, config))
 

@@ -13,8 +13,7 @@ from minipt.files.diagnose import panics_as_errors, unreadable
 from minipt.files.formats import read_json
 from minipt.transformer.base import Config
 
-COMPLAINT = "is not a tokenizer"
-ADVICE = "fetch the model again"
+COMPLAINT, ADVICE = "is not a tokenizer", "fetch the model again"
 ENDS = ("[CLS]", "[SEP]")
 SPECIAL = ("[PAD]", "[UNK]", *ENDS, "[MASK]", "<|endoftext|>")
 
@@ -25,20 +24,22 @@ def read_tokenizer(directory: Path, config: Config) -> Tokenizer | None:
     Without `tokenizer.json` it is made of `vocab.json` and `merges.txt` as GPT-2's, or of
     `vocab.txt` as BERT's. Raises MiniptError for a file that is damaged or of another model.
     """
-    path, said = directory / "tokenizer.json", _said(directory)
+    path = next((directory / name for name in MAKERS if (directory / name).exists()), None)
+    if path is None and (directory / "tokenizer.model").exists():
+        raise MiniptError(
+            f"{directory} has its tokenizer in tokenizer.model only, SentencePiece's format: load "
+            "it with transformers.AutoTokenizer and save it, which writes tokenizer.json"
+        )
+    if path is None:
+        return None
+    said = read_json(directory / "tokenizer_config.json", "is not a JSON object", ADVICE, {})
     try:
+        if not path.is_file():
+            raise ValueError("no regular file")
         with panics_as_errors():
-            if path.exists():
-                text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-                tokenizer = Tokenizer.from_str(text)
-            elif (directory / "merges.txt").exists():
-                path = directory / "vocab.json"
-                tokenizer = _like_gpt2(path, said)
-            elif (directory / "vocab.txt").exists():
-                path = directory / "vocab.txt"
-                tokenizer = _like_bert(path, said)
-            else:
-                return _none(directory)
+            tokenizer = MAKERS[path.name](path, said)
+    except MiniptError:
+        raise
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise unreadable(path, COMPLAINT, error, ADVICE) from error
     if said.get("add_bos_token") is True and config.causal:
@@ -104,9 +105,16 @@ def _without(tokens: set[str], tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(described))
 
 
+def _from_json(path: Path, _: dict) -> Tokenizer:
+    return Tokenizer.from_str(path.read_text(encoding="utf-8-sig"))
+
+
 def _like_gpt2(path: Path, said: dict) -> Tokenizer:
-    """Byte-level BPE (Radford et al. 2019)."""
-    tokenizer = Tokenizer(models.BPE.from_file(str(path), str(path.with_name("merges.txt"))))
+    """Byte-level BPE (Radford et al. 2019). The first line of the merges may name a version."""
+    vocabulary = read_json(path.with_name("vocab.json"), COMPLAINT, ADVICE)
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     front = said.get("add_prefix_space") is True
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=front)
     tokenizer.decoder = decoders.ByteLevel()
@@ -115,7 +123,9 @@ def _like_gpt2(path: Path, said: dict) -> Tokenizer:
 
 def _like_bert(path: Path, said: dict) -> Tokenizer:
     """WordPiece (Devlin et al. 2019), in lower case unless it is said otherwise."""
-    tokenizer = Tokenizer(models.WordPiece.from_file(str(path), unk_token="[UNK]"))
+    lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    vocabulary = {token: i for i, token in enumerate(lines)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(
         lowercase=said.get("do_lower_case", True),
         strip_accents=said.get("strip_accents"),
@@ -123,7 +133,7 @@ def _like_bert(path: Path, said: dict) -> Tokenizer:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    ends = [(token, tokenizer.token_to_id(token)) for token in ENDS]
+    ends = [(token, vocabulary[token]) for token in ENDS]
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
     return _with_special(tokenizer, said)
 
@@ -134,23 +144,10 @@ def _with_special(tokenizer: Tokenizer, said: dict) -> Tokenizer:
     return tokenizer
 
 
-def _said(directory: Path) -> dict:
-    try:
-        path = directory / "tokenizer_config.json"
-        return read_json(path, "is not a JSON object", ADVICE)
-    except FileNotFoundError:
-        return {}
-
-
 def _content(token: object) -> str | None:
     """A token is written as itself or as a dict that describes it."""
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
 
 
-def _none(directory: Path) -> None:
-    if (directory / "tokenizer.model").exists():
-        raise MiniptError(
-            f"{directory} has its tokenizer in tokenizer.model only, SentencePiece's format: load "
-            "it with transformers.AutoTokenizer and save it, which writes tokenizer.json"
-        )
+MAKERS = {"tokenizer.json": _from_json, "merges.txt": _like_gpt2, "vocab.txt": _like_bert}

@@ -12,6 +12,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from minipt.errors import MiniptError
+from minipt.files.diagnose import panics_as_errors
 from minipt.transformer.base import Base
 
 
@@ -222,7 +223,8 @@ def _encodings(base: Base, texts: Sequence[str], special: bool) -> list[Encoding
     tokenizer = _tokenizer(base)
     try:
         tokenizer.encode_special_tokens = True
-        return tokenizer.encode_batch(texts, add_special_tokens=special)
+        with panics_as_errors():
+            return tokenizer.encode_batch(texts, add_special_tokens=special)
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise MiniptError(
             f"the tokenizer of base {base.name!r} cannot read the text ({error}): fetch it again"
