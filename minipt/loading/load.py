@@ -1,7 +1,7 @@
 """From a model's files to a `Base`, and back.
 
 In: a name, a directory in Hugging Face's format (`config.json`, `model.safetensors` in one piece or
-in shards, `tokenizer.json`), a GGUF file or a hub id. Out: a `Base` with minipt's names for the
+in shards, a tokenizer), a GGUF file or a hub id. Out: a `Base` with minipt's names for the
 parameters. Each parameter is checked: it is there, of the right shape and finite. Tensors are read
 one at a time, so the weights are in memory once.
 """
@@ -46,12 +46,11 @@ def load_base(name: str | Path) -> Base:
     """The base of a name, a directory, a GGUF file or a hub id, with parameters in float32.
 
     name: one of `NAMES`, fetched and converted the first time; a directory in Hugging Face's
-    format; a file that ends in .gguf; or an id such as "org/model". The id needs the package
-    huggingface_hub.
+    format; a GGUF file; or an id such as "org/model". The id needs the package huggingface_hub.
 
     Raises MiniptError, naming the thing and what to do, for an unknown name, a directory without a
-    config, a model that is not supported, and for weights or a tokenizer that are truncated, not
-    finite or do not fit the config.
+    config, a statement in its files that minipt does not follow, and for weights or a tokenizer
+    that are damaged, not finite or do not fit the config.
     """
     if str(name) in NAMES:
         return _load_directory(_fetched(str(name)), str(name))

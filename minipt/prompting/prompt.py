@@ -78,13 +78,14 @@ def load_prompt(path: str | Path, base: Base) -> SoftPrompt:
 def from_peft(directory: str | Path, base: Base) -> SoftPrompt:
     """Read a prompt-tuning adapter of PEFT, or of `SoftPrompt.to_peft`, as a prompt for `base`.
 
-    PEFT keeps no fingerprint of the model, so only the width and the length of its adapters can be
-    checked. An adapter of `to_peft` has the base's fingerprint and the prompt's `about`. One of
-    PEFT's own gets {"method": "peft", "adapter": its config}, and `to_peft` writes that again.
+    PEFT keeps no fingerprint of the model, so only the sizes and the use that its config names can
+    be checked. A line on standard error says when it names another model. An adapter of `to_peft`
+    has the base's fingerprint and the prompt's `about`. One of PEFT's own gets {"method": "peft",
+    "adapter": its config}, and `to_peft` writes that again.
 
-    Raises MiniptError for files that are missing, truncated or no adapter, for adapters of other
-    kinds and of encoder-decoder models, for tensors beside the vectors, another base or width, a
-    length that the config does not name or that leaves no room, and numbers that are not finite.
+    Raises MiniptError for files that are missing, damaged or no adapter, for adapters of other
+    kinds, uses and models, for tensors beside the vectors, another base or width, a length that the
+    config does not name or that leaves no room, and numbers that are not finite in float32.
     """
     vectors, about = read_adapter(directory, base)
     return SoftPrompt(vectors, base.fingerprint, base.name, about)
