@@ -142,7 +142,7 @@ def _check_model(path: Path, config: dict, base: Base) -> None:
     name = config.get("base_model_name_or_path")
     for key, known in {
         "num_layers": (sizes.layers,),
-        "num_attention_heads": (sizes.heads, sizes.key_value_heads),
+        "num_attention_heads": tuple({sizes.heads, sizes.key_value_heads or sizes.heads}),
         "token_dim": (sizes.channels,),
         "task_type": tasks,
         "modules_to_save": ([],),
