@@ -13,7 +13,6 @@ from tokenizers import Encoding, Tokenizer
 
 from minipt.errors import MiniptError
 from minipt.files.diagnose import panics_as_errors
-from minipt.files.diagnose import panics_as_errors
 from minipt.transformer.base import Base
 
 
