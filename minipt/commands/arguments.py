@@ -63,6 +63,7 @@ def command(example: str, *arguments: Argument, prints: str = "one JSON object")
                 description=description,
                 epilog=f"example: minipt {name} {example}".rstrip(),
             )
+            parser.color = False  # as in `cli`
             for flag, options in arguments:
                 parser.add_argument(flag, **options)
             parser.set_defaults(call=call, parser=parser)

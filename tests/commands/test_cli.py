@@ -17,7 +17,7 @@ from helpers.bases import base_with_tokenizer, write_texts
 from safetensors.numpy import load_file, save_file
 
 from minipt.commands import cli, doctor, tune
-from minipt.commands.answer import CONTROLS
+from minipt.commands.terminal import CONTROLS
 from minipt.errors import MiniptError
 from minipt.files.complete import shipped
 from minipt.learning import loop as learning
@@ -258,7 +258,7 @@ def test_generate_streams_what_the_base_writes(call, finished, saved_base, monke
     monkeypatch.setattr(
         "minipt.commands.answer.generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"])
     )
-    assert call("generate", finished, "a")[1] == "a [31m\n\tb  \n"
+    assert call("generate", finished, "a")[1] == "a\\u001b[31m\n\tb\\u009b\\u0007\n"
 
 
 def test_generate_refuses_in_a_sentence(call, finished):
@@ -431,10 +431,8 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(call, job, here, monk
 
 
 def test_a_disk_that_is_full_at_the_end_costs_no_work(call, job, here, monkeypatch):
-    from matplotlib.figure import Figure
-
     with monkeypatch.context() as patched:
-        patched.setattr(Figure, "savefig", full_disk)
+        patched.setattr("minipt.prompting.prompt.write_prompt", full_disk)
         status, _, err = call(*job)
     assert status == 1
     sentence = one_sentence(err)

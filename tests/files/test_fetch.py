@@ -144,7 +144,7 @@ def test_other_members_are_another_directory(cache, archive, pip):
 def test_asks_pip_for_the_one_pinned_wheel_and_says_so(cache, archive, pip, capsys):
     fetch(describe(archive), MEMBERS)
     [command] = pip.commands
-    assert command[:4] == [sys.executable, "-m", "pip", "download"]
+    assert command[:5] == [sys.executable, "-P", "-m", "pip", "download"]
     assert command[-1] == "words==1.0"
     assert "--no-deps" in command
     assert command[command.index("--only-binary") + 1] == ":all:"
