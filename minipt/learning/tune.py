@@ -27,7 +27,6 @@ from minipt.prompting.wiring import Answerer, answerer, prompt_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
-
 ANOTHER = "another prompt"  # the start's name, where the prompt to go on from has none
 
 

@@ -8,8 +8,7 @@ import pytest
 from helpers.bases import base_with_tokenizer, random_base, random_prompt
 
 from minipt.learning.evaluate import Evaluation, evaluate
-from minipt.learning.settings import Settings
-from minipt.learning.tune import tune
+from minipt.learning.tune import prepare, tune
 from minipt.results.report import (
     Score,
     account,
@@ -78,6 +77,11 @@ def test_the_record_is_json(base, task, run):
     assert record["intervals"].keys() == {"majority", "bag_of_words", "untuned", "written", "tuned"}
 
 
+def introduced(base, task, **given) -> str:
+    learner, settings = prepare(base, task, **given)
+    return introduce(task, learner, settings)
+
+
 def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
     told = tell(base, task, run, compare_with_rivals(base, task, run.test))
     assert max(map(len, told.splitlines())) <= 100
@@ -85,8 +89,8 @@ def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
     run.cut = 3
     assert "which lost their beginning: 3" in tell(base, task, run, {})
     run.cut = 0
-    assert "prompt: 20 vectors from 'vocab'\n" in introduce(base, task, Settings())
-    worded = introduce(base, task, Settings(method="text", text="Judge.\n"))
+    assert "prompt: 20 vectors from 'vocab'\n" in introduced(base, task)
+    worded = introduced(base, task, method="text", text="Judge.\n")
     assert "prompt: 20 vectors from the words 'Judge.'\n" in worded
     assert f"read by: {run.reading}\n" in told
 
