@@ -93,10 +93,7 @@ def tell_health(health: dict) -> str:
             f"{health['gigaflops']:.0f} GF/s in float32 products of {SIDE} x {SIDE}, "
             f"{processors} processors",
         ),
-        (
-            "cache",
-            (health["cache"] or "none") + ("" if health["cache_writable"] else " (not writable)"),
-        ),
+        ("cache", cache if health["cache_writable"] else f"{cache} (not writable)"),
         ("pip", "can be called" if health["pip"] else "missing"),
     ]
     # NumPy alone divides little but matrix products between processors.

@@ -10,6 +10,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 from minipt.commands.arguments import (
     BASE_AND_TASK,
@@ -36,6 +37,7 @@ from minipt.results.store import (
     write_interrupted,
     write_run,
 )
+from minipt.results.tables import WIDTH
 from minipt.transformer.base import Base
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -88,9 +90,10 @@ def tune_command(args: argparse.Namespace) -> int:
         _write(directory, record, run, scores, again)
     except KeyboardInterrupt:
         return _keep_interrupted(directory, make_record(base, task, run, {}) | place, run, again)
-    say(f"\n{tell(base, task, run, scores)}\n\n{_closing(directory, run)}")
+    say(f"\n{tell(base, task, run, scores)}\n")
     if warning := warn(task, run):
-        say(f"warning: {warning}")
+        say(fill(f"warning: {warning}", WIDTH) + "\n")
+    say(_closing(directory, run))
     if args.json:
         print(json.dumps(record | {"directory": str(directory)}))
     return 0

