@@ -186,24 +186,24 @@ def _claim(directory: Path) -> bool:
     if os.path.lexists(directory):
         return False
     try:
+        # Apart from the next, since it finds a file, or a link that leads nowhere, in its place.
         directory.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # a link that leads nowhere, or a file
-        raise MiniptError(
-            f"{directory.parent} is no directory: remove it, or go to another place"
-        ) from error
     except OSError as error:
-        raise _cannot_make(directory.parent, error) from error
+        raise _cannot_be_made(directory.parent, error) from error
     try:
         unfinished(directory).mkdir()
     except FileExistsError:
         return False
     except OSError as error:
-        raise _cannot_make(unfinished(directory), error) from error
+        raise _cannot_be_made(unfinished(directory), error) from error
     return True
 
 
-def _cannot_make(place: Path, error: OSError) -> MiniptError:
-    return MiniptError(f"{place} cannot be made ({error.strerror}): go where you may write")
+def _cannot_be_made(directory: Path, error: OSError) -> MiniptError:
+    return MiniptError(
+        f"{directory} cannot be made ({error.strerror}): remove what stands in its place, or go "
+        "where you may write"
+    )
 
 
 def _is_taken(directory: Path) -> bool:

@@ -539,7 +539,9 @@ def test_runs_that_is_a_link_to_nowhere_or_a_file_is_a_sentence(call, job, here)
         make()
         status, _, err = call(*job)
         assert status == 1
-        assert "runs is no directory: remove it" in one_sentence(err)
+        assert "runs cannot be made (File exists): remove what stands in its place" in one_sentence(
+            err
+        )
         (here / "runs").unlink()
 
 

@@ -428,6 +428,25 @@ def test_directory_made_by_another_at_the_last_moment_is_not_replaced(tmp_path, 
     assert left_in(tmp_path) == ["first"]
 
 
+def test_an_empty_directory_may_be_filled_where_it_is_asked_for(tmp_path):
+    target = tmp_path / "adapter"
+    target.mkdir()
+    with pytest.raises(ZeroDivisionError), complete_directory(target, or_empty=True):
+        raise ZeroDivisionError
+    assert left_in(target) == []
+    with complete_directory(target, or_empty=True) as partial:
+        (partial / "one").touch()
+        assert left_in(target) == []
+    assert left_in(target) == ["one"]
+    with pytest.raises(MiniptError, match="exists already"), complete_directory(target, True):
+        pytest.fail("the block should not run")
+    (target / "one").unlink()
+    with pytest.raises(MiniptError, match="exists already"), complete_directory(target, True):
+        (target / "theirs").touch()
+    assert left_in(target) == ["theirs"]
+    assert left_in(tmp_path) == ["adapter"]
+
+
 def test_directory_is_absent_after_a_failure(tmp_path):
     with pytest.raises(ZeroDivisionError), complete_directory(tmp_path / "first") as partial:
         (partial / "run.json").write_text("{}")
