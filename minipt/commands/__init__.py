@@ -3,6 +3,7 @@
 In: a line of arguments. Out: text or JSON, and an exit status. Each module has the parser of each
 of its commands above the function that the command calls.
 
+    terminal   streams that a terminal need not fear, and lines to type
     arguments  arguments that several commands share
     doctor     what this machine has, and what is missing
     tune       the command `tune`

@@ -5,8 +5,8 @@ that the base writes after it.
 """
 
 import argparse
+import io
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -18,14 +18,12 @@ from minipt.commands.arguments import (
     load_tuned,
     readable,
 )
+from minipt.commands.terminal import command_line
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import predict
 from minipt.prompting.generate import LIMIT, generate
 from minipt.prompting.prompt import SoftPrompt
 from minipt.results.tables import align, decimals
-
-# A model may write anything, and a terminal obeys control characters.
-CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 @command(
@@ -66,7 +64,7 @@ def refuse_without_labels(path: Path, prompt: SoftPrompt) -> None:
     if not prompt.about["labels"]:
         raise MiniptError(
             f"{path} was tuned to write responses and knows no labels to choose from: use "
-            f"`minipt generate {shlex.quote(str(path))}`"
+            f"`{command_line('minipt', 'generate', str(path))}`"
         )
 
 
@@ -76,11 +74,13 @@ def _read_lines() -> list[str]:
         return []
     if sys.stdin.isatty():
         print("reading texts from standard input, one a line, until Ctrl-D", file=sys.stderr)
-    sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline=None)
     try:
-        return sys.stdin.read().removesuffix("\n").split("\n")
+        # A stream that is no file of the system's, as in a notebook, may have no bytes.
+        bytes_of = getattr(sys.stdin, "buffer", None)
+        text = sys.stdin.read() if bytes_of is None else bytes_of.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MiniptError("standard input is not utf-8: save the texts as UTF-8") from error
+    return io.StringIO(text, newline=None).read().removesuffix("\n").split("\n")
 
 
 @command(
@@ -112,6 +112,6 @@ def generate_command(args: argparse.Namespace) -> None:
         return
     try:
         for piece in pieces:
-            print(piece.translate(CONTROLS), end="", flush=True)
+            print(piece, end="", flush=True)
     finally:
         print()

@@ -26,10 +26,11 @@ HARDER_TASK = "movie-reviews"
 STRONGER_BASES = ("minilm", "smollm2-135m")
 USUAL_TASK = f"{DEFAULT_TASK}, or {HARDER_TASK} for {' and '.join(STRONGER_BASES)}"
 PROMPTS_OWN = "the one that the prompt was made for"
+GOES_ON = "a run's directory, to go on from its prompt"
 # The fields of `Settings` that have a flag: the flag, the type of a value, and what it means.
 SETTINGS = {
     "length": ("--length", int, "number of prompt vectors"),
-    "method": ("--init", str, f"how they begin: {', '.join(STARTS)}"),
+    "method": ("--init", str, f"how they begin: {', '.join(STARTS)}; to tune, also {GOES_ON}"),
     "text": ("--init-text", str, "the words of --init text, in place of the task's instruction"),
     "steps": ("--steps", int, "number of batches to learn from"),
     "seed": ("--seed", int, "the same seed gives the same bits"),
@@ -63,6 +64,7 @@ def command(example: str, *arguments: Argument, prints: str = "one JSON object")
                 description=description,
                 epilog=f"example: minipt {name} {example}".rstrip(),
             )
+            parser.color = False  # as in `cli`
             for flag, options in arguments:
                 parser.add_argument(flag, **options)
             parser.set_defaults(call=call, parser=parser)

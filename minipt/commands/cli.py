@@ -16,6 +16,7 @@ import numpy as np
 from minipt.commands.answer import generate_command, predict_command
 from minipt.commands.doctor import bases_command, doctor_command
 from minipt.commands.studies import STUDIES
+from minipt.commands.terminal import complain, shown_streams
 from minipt.commands.tune import INTERRUPTED, tune_command
 from minipt.commands.xray import xray_command
 from minipt.errors import MiniptError
@@ -29,8 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit status. Raises SystemExit(2) for arguments that argparse refuses.
     """
-    _open_streams()
-    args = _parse(sys.argv[1:] if arguments is None else arguments)
+    with shown_streams():
+        args = _parse(sys.argv[1:] if arguments is None else arguments)
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         # An overflow ends in numbers that are not finite, and these end in a sentence.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -38,35 +43,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except MiniptError as error:
-        _complain(error)
+        complain(error)
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return INTERRUPTED
     except MemoryError as error:
-        _complain(
+        complain(
             f"there is not enough memory ({error}): take fewer texts a step, fewer workers or a "
             "smaller base"
         )
     except OSError as error:  # for which no module has a better sentence
         if not isinstance(error, BrokenPipeError):  # whoever read the output has gone, and knows
             what = error.filename or "the output"
-            _complain(f"{what!s:.200} cannot be used ({error.strerror})")
-        if error.filename is None:  # Python's own flush at exit must not complain again
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            complain(f"{what!s:.200} cannot be used ({error.strerror or error})")
+        if error.filename is None:
+            _lose_output()
     return 1
 
 
-def _complain(sentence: object) -> None:
-    print(f"minipt: {sentence}", file=sys.stderr)
-
-
-def _open_streams() -> None:
-    """Open a stream that a shell has closed: its output is lost, and nothing else happens."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
-        # A terminal that lacks a letter of someone's message shows a question mark instead.
-        getattr(sys, name).reconfigure(errors="replace")
+def _lose_output() -> None:
+    """Nothing more goes to the process's own output, so that Python's flush at exit is silent."""
+    if sys.stdout.stream is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -87,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "it is.",
         epilog="start with: minipt tune",
     )
+    parser.color = False  # Python 3.14 would print escapes
     parser.add_argument("--version", action="version", version=f"minipt {version('minipt')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add_to in COMMANDS:

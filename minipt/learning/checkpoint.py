@@ -48,12 +48,13 @@ class State:
 
 def identify(learner: Learner, task: Task, settings: Settings) -> dict:
     """All that decides the bits of a run."""
-    return {
+    identity = {
         "base": learner.base.fingerprint,
         "task": digest(task),
         "learner": learner.name,
         "settings": asdict(settings),
     }
+    return identity | ({"start": learner.goes_on_from} if learner.goes_on_from else {})
 
 
 def digest(task: Task) -> str:

@@ -23,6 +23,7 @@ class Learner:
     arrays: Arrays  # what is trained, by name, changed in place
     question: QuestionFormat  # how an answer is read
     room: int  # the positions that are left to a text
+    goes_on_from: str = ""  # the sha256 of the prompt that it began as, where that was given
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
         """The mean cross-entropy of a batch in nats, and its gradient for each of the arrays.

@@ -3,6 +3,7 @@
 In: a frozen `Base` and a `Task`. Out: a `Run`, with the prompt that did best on validation.
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,27 +20,33 @@ from minipt.learning.optimizers import Arrays
 from minipt.learning.settings import Settings, defaults_for
 from minipt.learning.workers import Workers
 from minipt.prompting.prompt import SoftPrompt
-from minipt.prompting.starts import init_prompt
+from minipt.prompting.starts import STARTS, go_on_from, init_prompt
 from minipt.prompting.text import Batch
 from minipt.prompting.verbalizer import head_start
 from minipt.prompting.wiring import Answerer, answerer, prompt_step
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
+ANOTHER = "another prompt"  # the start's name, where the prompt to go on from has none
+
 
 class PromptLearner(Learner):
     """P vectors in front of every text, and, if it is wanted, a linear head beside them.
 
     arrays: "prompt" (P, C), "head" (K, C). start: the prompt before the first step. prompt: the
-    same around the arrays that learn.
-    Raises MiniptError for a start that makes no sense, and for a head where responses are learnt.
+    same around the arrays that learn. start, as an argument: a prompt to go on from.
+    Raises MiniptError for a start that makes no sense, for label words that the base cannot tell
+    apart, and for a head where responses are learnt.
     """
 
     name = "prompt"
 
-    def __init__(self, base: Base, task: Task, settings: Settings) -> None:
+    def __init__(
+        self, base: Base, task: Task, settings: Settings, start: SoftPrompt | None = None
+    ) -> None:
         self.base = base
-        self.start = _start(base, task, settings)
+        self.start = _start(base, task, settings, start)
+        self.goes_on_from = "" if start is None else sha256(start)
         self.arrays = self.start.arrays()
         self.prompt = self.start.with_arrays(self.arrays)
         self.question = task_question(base, self.prompt, task.train, task)
@@ -61,12 +68,6 @@ class PromptLearner(Learner):
 
     def answerer(self) -> Answerer:
         return answerer(self.base, self.prompt)
-
-    def start_from(self, prompt: SoftPrompt) -> None:
-        """Begin with the vectors of another prompt."""
-        self.start.vectors[...] = prompt.vectors
-        self.arrays["prompt"][...] = prompt.vectors
-        self.start.about["method"] = self.prompt.about["method"] = "another prompt"
 
     def measurements(self) -> dict[str, float]:
         vectors, start = self.prompt.vectors, self.start.vectors
@@ -92,39 +93,74 @@ def tune(
     task: Task,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    start: SoftPrompt | None = None,
     **given: object,
 ) -> Run:
     """Learn a prompt for a task; the base is not changed, which is checked by its fingerprint.
 
     checkpoint: a file to write at each look at the validation split; with `resume` the run
-    continues from it, and the result has the same bits as without the interruption. given: fields
-    of `Settings`, such as length=20, steps=600, seed=0; a script that sets workers begins its work
-    under `if __name__ == "__main__":`, since each worker reads the script too. Ctrl-C ends the
-    learning, and the best prompt so far is returned, with `interrupted` set.
+    continues from it, and the result has the same bits as without the interruption. start: a prompt
+    to go on from, and with it its length; its head too, if it has one for the same labels. given:
+    fields of `Settings`, such as length=20, steps=600, seed=0; a script that sets workers begins
+    its work under `if __name__ == "__main__":`, since each worker reads the script too. Ctrl-C ends
+    the learning, and the best prompt so far is returned, with `interrupted` set.
 
-    Raises MiniptError for settings that make no sense, a checkpoint that is missing, damaged or of
-    another run, a response that does not fit the base, a base that writes none, a worker that has
-    died, and a loss that is no longer finite.
+    Raises MiniptError for settings that make no sense, a start that is no prompt of this base,
+    label words that the base cannot tell apart, a checkpoint that is missing, damaged or of another
+    run, a response that does not fit the base, a base that writes none, a worker that has died, and
+    a loss that is no longer finite.
     """
-    settings = defaults_for(base, task, **given)
-    learner = PromptLearner(base, task, settings)
+    learner, settings = prepare(base, task, start, **given)
     state = learn(learner, task, settings, checkpoint, resume)
     prompt = learner.start.with_arrays(state.arrays)
     prompt.about |= {"steps": state.step, "history": state.history}
     return Run(**vars(state), prompt=prompt, reading=learner.question.how)
 
 
-def _start(base: Base, task: Task, settings: Settings) -> SoftPrompt:
-    """The prompt before the first step; a head begins as its labels' words."""
-    start = init_prompt(
-        base, settings.length, settings.method, settings.seed, settings.text, task.label_words
-    )
+def prepare(
+    base: Base, task: Task, start: SoftPrompt | None = None, **given: object
+) -> tuple[PromptLearner, Settings]:
+    """The learner of `tune` before its first step, and all of its settings. Raises as it does."""
+    if start is not None:
+        if given.get("method") in STARTS or given.get("text") is not None:
+            raise MiniptError("a run that goes on from a prompt has no other start: leave it out")
+        length = len(start.vectors)
+        if given.get("length", length) != length:
+            raise MiniptError(
+                f"the prompt to go on from has {length} vectors, not {given['length']}: leave the "
+                "length out"
+            )
+        given = {"method": ANOTHER, "head": _has_head_for(task, start)} | given | {"length": length}
+    settings = defaults_for(base, task, **given)
+    return PromptLearner(base, task, settings, start), settings
+
+
+def sha256(prompt: SoftPrompt) -> str:
+    """The sha256 of a prompt's numbers."""
+    digest = hashlib.sha256(np.ascontiguousarray(prompt.vectors))
+    if prompt.head is not None:
+        digest.update(np.ascontiguousarray(prompt.head))
+    return digest.hexdigest()
+
+
+def _start(base: Base, task: Task, settings: Settings, given: SoftPrompt | None) -> SoftPrompt:
+    """The prompt before the first step; a head of its own begins as its labels' words."""
+    if given is None:
+        start = init_prompt(
+            base, settings.length, settings.method, settings.seed, settings.text, task.label_words
+        )
+    else:
+        method = ANOTHER if settings.method in STARTS else settings.method
+        start = go_on_from(base, given, method, settings.seed)
     if settings.head:
         if not task.labels:
             raise MiniptError(
                 "a head of its own is trained for labels, not for responses: leave it out"
             )
-        start.head = head_start(base, task.template, task.label_words)  # (K, C)
+        if given is not None and _has_head_for(task, given):
+            start.head = given.head.astype(base.dtype)  # (K, C)
+        else:
+            start.head = head_start(base, task.template, task.label_words)  # (K, C)
     start.about |= {
         "task": task.name,
         "labels": list(task.labels),
@@ -133,3 +169,7 @@ def _start(base: Base, task: Task, settings: Settings) -> SoftPrompt:
         "length": settings.length,
     }
     return start
+
+
+def _has_head_for(task: Task, prompt: SoftPrompt) -> bool:
+    return prompt.head is not None and prompt.about.get("labels") == list(task.labels)

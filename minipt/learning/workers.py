@@ -55,7 +55,7 @@ class Workers:
 
     def __enter__(self) -> "Workers":
         with self._ended_by_errors():
-            with _threads(max(1, _cores() // self.count)):
+            with _environment(max(1, _cores() // self.count)):
                 for _ in range(self.count):
                     self.processes.append(_Process())
             for process in self.processes:
@@ -198,10 +198,15 @@ def _cores() -> int:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Processes that are started meanwhile use so many threads, unless a variable says it."""
-    unset = [name for name in THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(unset, str(count)))
+def _environment(threads: int) -> Iterator[None]:
+    """What is set for processes that are started meanwhile, unless it is set already.
+
+    Each uses so many threads. None imports a file of the working directory in place of a module of
+    Python's, such as signal.py.
+    """
+    wanted = dict.fromkeys(THREADS, str(threads)) | {"PYTHONSAFEPATH": "1"}
+    unset = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(unset)
     try:
         yield
     finally:

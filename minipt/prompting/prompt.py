@@ -55,7 +55,7 @@ class SoftPrompt:
         own name, or the name in the adapter that the prompt was read from). PEFT computes what
         minipt does if texts are padded on the right: it too counts positions from the first vector.
         Raises MiniptError when the vectors are not finite, for a prompt with a head of its own, and
-        when the directory exists or cannot be written.
+        when the directory is not empty or cannot be written.
         """
         write_adapter(directory, self.arrays(), self._record(), base_name)
 

@@ -68,7 +68,7 @@ def check_record(path: Path, record: dict) -> None:
         raise MiniptError(f"{path} is no prompt that minipt saved: make the prompt again")
 
 
-def check_vectors(path: Path, vectors: np.ndarray, record: dict, base: Base) -> None:
+def check_vectors(path: str | Path, vectors: np.ndarray, record: dict, base: Base) -> None:
     """Raise MiniptError if the vectors of a file are no prompt (P, C) for this base."""
     fingerprint, base_name, C = record["fingerprint"], record["base_name"], base.config.channels
     if fingerprint != base.fingerprint:

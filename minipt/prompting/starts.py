@@ -1,7 +1,8 @@
-"""Where a prompt starts: random numbers, frequent tokens, label words or a text.
+"""Where a prompt starts: random numbers, frequent tokens, label words, a text, another prompt.
 
-In: a base and the name of a start. Out: a `SoftPrompt` to be tuned. "text" is PEFT's start, the
-others are those of Lester et al. 2021, section 3.2. Each is a function with an entry in `STARTS`.
+In: a base and the name of a start, or a prompt to go on from. Out: a `SoftPrompt` to be tuned.
+"text" and "normal" are PEFT's starts, the others are those of Lester et al. 2021, section 3.2. Each
+is a function with an entry in `STARTS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.prompting.prompt import SoftPrompt
+from minipt.prompting.prompt_file import check_vectors
 from minipt.prompting.text import tokens
 from minipt.transformer.base import Base
 
@@ -27,7 +29,8 @@ def init_prompt(
     """A prompt of `length` vectors to begin with. The same seed gives the same bits.
 
     method: "uniform", numbers from [-0.5, 0.5]; "vocab", the embeddings of frequent tokens;
-    "labels", an embedding of each of `label_words`, then as "vocab"; "text", those of a `text`.
+    "labels", an embedding of each of `label_words`, then as "vocab"; "text", those of a `text`;
+    "normal", numbers from N(0, 1), with which vectors are much longer than a word's.
 
     Raises MiniptError for a length that leaves no room for text, an unknown method, and for a
     missing text or missing label words where the method needs them.
@@ -40,14 +43,39 @@ def init_prompt(
     rng = np.random.default_rng(seed)
     vectors = STARTS[method](base, length, rng=rng, text=text, label_words=label_words)
     about = {"method": method, "seed": int(seed)} | ({"text": text} if method == "text" else {})
+    return _prompt(base, vectors, about)
+
+
+def go_on_from(base: Base, prompt: SoftPrompt, method: str, seed: int) -> SoftPrompt:
+    """A prompt to begin with that has the vectors of another one. method: the other's name.
+
+    Its head is left out. Raises MiniptError for a prompt that was made for another base, leaves no
+    room for text or holds numbers that are not finite.
+    """
+    made_for = {"fingerprint": prompt.fingerprint, "base_name": prompt.base_name}
+    check_vectors("the prompt to go on from", prompt.vectors, made_for, base)
+    adapter = {name: prompt.about[name] for name in ("adapter",) if name in prompt.about}
+    return _prompt(base, prompt.vectors, adapter | {"method": method, "seed": seed})
+
+
+def _prompt(base: Base, vectors: np.ndarray, about: dict) -> SoftPrompt:
     if not base.config.causal:  # PEFT's only kind that puts a prompt in front of an encoder
-        about["adapter"] = {"task_type": "FEATURE_EXTRACTION"}
+        about = {"adapter": {"task_type": "FEATURE_EXTRACTION"}} | about
     return SoftPrompt(vectors.astype(base.dtype), base.fingerprint, base.name, about)
 
 
 def draw_uniform(base: Base, length: int, rng: np.random.Generator, **_: object) -> np.ndarray:
     """Numbers from [-0.5, 0.5], all equally likely. (P, C)"""
     return rng.uniform(-0.5, 0.5, (length, base.config.channels))
+
+
+def draw_normal(base: Base, length: int, rng: np.random.Generator, **_: object) -> np.ndarray:
+    """Numbers from N(0, 1), as PEFT draws them where it has no text. (P, C)
+
+    Word embeddings are smaller: 0.15 is the size of a number in the tiny base. So the learning rate
+    must fit. One that suits words hardly turns vectors of this length.
+    """
+    return rng.standard_normal((length, base.config.channels))
 
 
 def draw_frequent(base: Base, length: int, rng: np.random.Generator, **_: object) -> np.ndarray:
@@ -84,6 +112,7 @@ STARTS: dict[str, Callable[..., np.ndarray]] = {
     "vocab": draw_frequent,
     "labels": embed_labels,
     "text": embed_text,
+    "normal": draw_normal,
 }
 
 

@@ -2,10 +2,10 @@
 
 In: a run. Out: files and text.
 
+    tables      rows of cells as text
+    plot        pictures
     store       a run's directory
     kept        results that are computed once
-    plot        pictures
-    tables      rows of cells as text
     intervals   the interval of a mean difference
     report      a run beside its rivals
     xray        one step, with every array of it

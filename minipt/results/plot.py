@@ -6,10 +6,14 @@ matplotlib is imported only when something is drawn, and nothing here touches it
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from minipt.errors import MiniptError
+from minipt.results.tables import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,11 +21,41 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, GREY = "#1f6fb2", "#d9822b", "#2e8b57", "#8a8a8a"
 HEAT = "Blues"
+PIXELS_PER_INCH = 150
 # More rows than these would print their labels over one another.
 MOST_TOKENS = 28
 MOST_VECTOR_LABELS = 12
 # DejaVu Sans, which comes with matplotlib, has no letters of the alphabets after Cyrillic.
 LAST_OF_FONT = "\u0530"
+
+
+def render(figure: Figure, ending: str) -> bytes:
+    """A figure as a file of the type that an ending such as ".png" names.
+
+    Raises MiniptError where matplotlib cannot draw, whatever the reason.
+    """
+    file = io.BytesIO()
+    try:
+        figure.savefig(file, format=ending.lower().removeprefix("."), dpi=PIXELS_PER_INCH)
+    except Exception as error:  # its fonts and settings are the user's, and may be of any kind
+        raise _cannot_draw(error) from error
+    return file.getvalue()
+
+
+def _new_figure(**options: object) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except Exception as error:  # it reads the user's settings when it is imported
+        raise _cannot_draw(error) from error
+    return Figure(**options)
+
+
+def _cannot_draw(error: Exception) -> MiniptError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return MiniptError(
+        f"matplotlib cannot draw here ({shorten(reason, 90)}): see to its settings, such as the "
+        "variables MPLBACKEND and MPLCONFIGDIR"
+    )
 
 
 def draw_curves(
@@ -31,9 +65,7 @@ def draw_curves(
 
     history: as in `Run`. lines: accuracies to draw across, such as the majority's, by their names.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 8), layout="constrained")
+    figure = _new_figure(figsize=(9, 8), layout="constrained")
     figure.suptitle(_in_font(title), fontsize=11)
     loss, accuracy, norm = figure.subplots(3, 1, sharex=True)
     steps = history[1:]
@@ -82,11 +114,9 @@ def draw_step(
     the heads. gradient (P,): its norm at each vector. answers: probabilities of the K labels, by
     the name of the moment.
     """
-    from matplotlib.figure import Figure
-
     tokens, all_tokens = tokens[-MOST_TOKENS:], all_tokens[-MOST_TOKENS:]
     height = 4.2 + 0.18 * (len(last_token) + len(tokens))
-    figure = Figure(figsize=(9, max(7.0, height)), layout="constrained")
+    figure = _new_figure(figsize=(9, max(7.0, height)), layout="constrained")
     figure.suptitle(_in_font(title), fontsize=11)
     rows = [len(last_token) + 2, len(tokens) + 2, 9]
     grid = figure.add_gridspec(3, 2, height_ratios=rows)
@@ -121,9 +151,7 @@ def draw_lines(
     of: the name of the setting. lines: by name, the mean, lowest and highest at each setting.
     across: values to draw across, by name.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = _new_figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.set_title(_in_font(title), fontsize=11)
     places = {at: i for i, at in enumerate(dict.fromkeys(at for x in lines.values() for at in x))}
@@ -157,10 +185,8 @@ def draw_reading(
     words' variance that the map shows. closest: numbers to compare, by the measure and by the
     group. attention (L, P): by layer. changes (P,): of the loss, without each vector.
     """
-    from matplotlib.figure import Figure
-
     layers = [f"layer {i}" for i in range(len(attention))]
-    figure = Figure(figsize=(10, 9.5 + 0.2 * len(layers)), layout="constrained")
+    figure = _new_figure(figsize=(10, 9.5 + 0.2 * len(layers)), layout="constrained")
     figure.suptitle(_in_font(title), fontsize=11)
     rows = [9, 9, len(layers) + 3, 8]
     grid = figure.add_gridspec(4, 2, height_ratios=rows, width_ratios=[3, 2])

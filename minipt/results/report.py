@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from minipt.errors import MiniptError
 from minipt.files.versions import versions
-from minipt.learning.evaluate import Evaluation, evaluate
+from minipt.learning.evaluate import Evaluation, evaluate, task_question
 from minipt.learning.settings import Settings
-from minipt.learning.tune import Run
+from minipt.learning.tune import PromptLearner, Run
 from minipt.prompting.generate import write
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.responses import encode_responses
+from minipt.prompting.text import QuestionFormat
 from minipt.results.tables import align, one_line, shorten
 from minipt.tasks.bag_of_words import bag_of_words, confidence_interval
 from minipt.tasks.task import Task
@@ -23,6 +25,7 @@ from minipt.transformer.base import Base
 MESSAGES = 10
 MOST_CLASSES = 8  # a table of more would not fit a line
 COLUMN = 29  # three texts side by side fit a line
+SMALL_MOVE = 0.1  # of the start's length; less is hardly another prompt
 BEYOND = 5  # how many tokens more than the right response has the base may write
 
 
@@ -57,7 +60,7 @@ def compare_with_rivals(base: Base, task: Task, tuned: Evaluation) -> dict[str, 
     these words, written by hand, in front of the text.
     """
     scores = baselines(base, task)
-    if task.opening:
+    if task.opening and "untuned" in scores:
         instructed = replace(task, template=task.opening + task.template)
         scores["written"] = Score.of(evaluate(base, None, task.test, instructed))
     return scores | {"tuned": Score.of(tuned)}
@@ -67,14 +70,26 @@ def baselines(base: Base, task: Task) -> dict[str, Score]:
     """Scores on the test split that need no prompt.
 
     majority: the training split's most frequent answer, always. bag_of_words: a linear model of the
-    words, for labels only. untuned: the base as it is.
+    words, for labels only. untuned: the base as it is; left out where its label words cannot be
+    told apart, so that only a head tells the labels apart.
     """
     test = task.test
     scores = {"majority": Score(test.answers.count(task.majority), len(test.texts))}
     if task.labels:
         words = bag_of_words(task.train, test, len(task.labels))
         scores["bag_of_words"] = Score(int((words == test.labels).sum()), len(test.texts))
-    return scores | {"untuned": Score.of(evaluate(base, None, test, task))}
+    if is_answered(base, task):
+        scores["untuned"] = Score.of(evaluate(base, None, test, task))
+    return scores
+
+
+def is_answered(base: Base, task: Task) -> bool:
+    """Whether the base can tell the answers of a task apart without a head for them."""
+    try:
+        task_question(base, None, task.test, task)
+    except MiniptError:
+        return False
+    return True
 
 
 def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> dict:
@@ -117,21 +132,51 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
     }
 
 
-def introduce(base: Base, task: Task, settings: Settings) -> str:
+def introduce(task: Task, learner: PromptLearner, settings: Settings) -> str:
     """The task, the frozen base and the prompt, to be shown before the first step."""
-    config = base.config
-    start = repr(settings.method)
-    if settings.method == "text":
-        start = f"the words {shorten(settings.text.strip(), 60)!r}"
+    base = learner.base
     workers = f", by {settings.workers} workers" if settings.workers > 1 else ""
-    return (
-        f"{task.summary()}\n\n"
-        f"base {base.name}: {base.size:,} parameters in {config.layers} layers of "
-        f"{config.channels} channels, frozen\n"
-        f"prompt: {settings.length} vectors from {start}\n"
+    lines = [
+        f"{task.summary()}\n",
+        f"base {base.name}: {base.size:,} parameters in {base.config.layers} layers of "
+        f"{base.config.channels} channels, frozen",
+        f"prompt: {settings.length} vectors from {_start_in_words(learner, settings)}",
         f"tuning: {settings.steps} steps of {settings.batch_size} texts, {settings.optimizer} at "
-        f"{settings.learning_rate:g}, seed {settings.seed}{workers}"
-    )
+        f"{settings.learning_rate:g}, seed {settings.seed}{workers}",
+    ]
+    if labels := _labels_in_words(base, task, learner.question):
+        lines.append(f"labels: {labels}")
+    return "\n".join(lines)
+
+
+def _start_in_words(learner: PromptLearner, settings: Settings) -> str:
+    if learner.goes_on_from:
+        return f"the prompt at {settings.method}"
+    if settings.method == "text":
+        return f"the words {shorten(settings.text.strip(), 60)!r}"
+    if settings.method != "normal":
+        return repr(settings.method)
+    norms = [
+        float(np.linalg.norm(vectors, axis=1).mean())
+        for vectors in (learner.start.vectors, learner.base.params["token.table"])
+    ]
+    times = norms[0] / norms[1] if norms[1] else np.inf
+    return f"'normal', {times:.1f} times as long as words: the learning rate must fit"
+
+
+def _labels_in_words(base: Base, task: Task, question: QuestionFormat) -> str:
+    """How labels are read that have no token of their own; "" for the usual ones."""
+    behind = ""
+    if question.lead:
+        shared = base.tokenizer.decode(list(question.lead), skip_special_tokens=False)
+        behind = f" behind {shared!r}, with which all begin"
+    if question.label_tails is not None:
+        return f"read by all their tokens{behind}, since one token does not tell them apart"
+    if question.lead:
+        return f"read{behind}"
+    if task.labels and not is_answered(base, task):
+        return "told apart by the head only, so the base is not asked without it"
+    return ""
 
 
 def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
@@ -146,6 +191,24 @@ def tell(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> str:
             f"training texts too long for the base, which lost their beginning: {run.cut:,}"
         )
     return "\n\n".join(parts)
+
+
+def warn(task: Task, run: Run) -> str:
+    """What is wrong with a finished run, why, and what to do; "" where nothing is."""
+    used = np.flatnonzero(run.test.counts.sum(0))  # of the labels
+    only = ""
+    if len(used) == 1 and len(np.unique(task.test.labels)) > 1:
+        only = f"the prompt answers {task.labels[used[0]]!r} to every test text"
+    start = float(np.linalg.norm(run.learner.start.vectors))
+    distance, rate = run.history[-1].get("distance", 0.0), run.settings.learning_rate
+    if distance < SMALL_MOVE * start:
+        moved = f"the prompt moved by only {distance / start:.1%} of its start's length"
+        return (
+            f"{f'{only}, and ' if only else ''}{moved}: the learning rate, {rate:g}, is too small, "
+            f"or {run.step:,} steps are too few: try --learning-rate {10 * rate:g}"
+        )
+    advice = f"try another learning rate than {rate:g}, more --steps, or another base"
+    return f"{only}: {advice}" if only else ""
 
 
 def comparison_table(task: Task, scores: dict[str, Score]) -> str:

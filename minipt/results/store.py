@@ -1,14 +1,16 @@
 """A run's directory: the numbers, the prompt, the history and the picture, all or nothing.
 
 In: a finished run. Out: `runs/<name>/` with `run.json`, `history.csv`, `prompt.safetensors` and
-`curves.png`. While a run is under way, `runs/<name>.unfinished/` holds the checkpoint from which
-`--resume` continues, and after Ctrl-C the best prompt so far.
+`curves.png`. The picture only shows what the history says, so where matplotlib cannot draw a run is
+complete without it. While a run is under way, `runs/<name>.unfinished/` holds the checkpoint from
+which `--resume` continues, and after Ctrl-C the best prompt so far.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,12 +22,12 @@ from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory, complete_file, read_tensors
 from minipt.loading.load import NAMES
 from minipt.prompting.prompt import SoftPrompt
+from minipt.results.plot import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RUNS = Path("runs")
-PIXELS_PER_INCH = 150
 LONGEST_NAME = 60  # in bytes
 PAGES = (".png", ".pdf", ".svg")
 HISTORY = (
@@ -63,7 +65,8 @@ def choose_directory(name: str | None, task: str, base: str, seed: int, resume: 
         return max(begun, key=lambda each: checkpoint_path(each).stat().st_mtime)
     if name and not _claim(RUNS / name):
         left = RUNS / name
-        left, advice = (left, "") if left.exists() else (unfinished(left), ", or try --resume")
+        exists = os.path.lexists(left)
+        left, advice = (left, "") if exists else (unfinished(left), ", or try --resume")
         raise MiniptError(f"{left} exists already: remove it, choose another --name{advice}")
     return RUNS / name if name else next(place for place in _numbered(stem) if _claim(place))
 
@@ -79,12 +82,13 @@ def checkpoint_path(directory: Path) -> Path:
 
 
 def write_run(
-    directory: Path, record: dict, history: list[dict], prompt: SoftPrompt, curves: Figure
+    directory: Path, record: dict, history: list[dict], prompt: SoftPrompt, curves: bytes | None
 ) -> None:
-    """Write a finished run's four files, then remove its `unfinished` directory.
+    """Write a finished run's files, then remove its `unfinished` directory.
 
-    record: of types that JSON knows. Raises MiniptError, leaving nothing half-written, when the
-    directory exists or cannot be written or the disk is full.
+    record: of types that JSON knows. curves: a PNG, None: there is no picture. Raises MiniptError,
+    leaving nothing half-written, when the directory exists or cannot be written or the disk is
+    full.
     """
     with complete_directory(directory) as partial:
         write_json(partial / "run.json", record)
@@ -93,7 +97,8 @@ def write_run(
             rows.writeheader()
             rows.writerows(history)
         prompt.save(partial / "prompt.safetensors")
-        curves.savefig(partial / "curves.png", dpi=PIXELS_PER_INCH)
+        if curves is not None:
+            (partial / "curves.png").write_bytes(curves)
     shutil.rmtree(unfinished(directory), ignore_errors=True)
 
 
@@ -125,9 +130,10 @@ def check_page(path: Path | None) -> None:
 
 
 def save_page(figure: Figure, path: Path) -> None:
-    """Write a figure, complete or not at all. Raises MiniptError when it cannot be written."""
+    """Write a figure, complete or not at all. Raises MiniptError when that is not possible."""
+    picture = render(figure, path.suffix)
     with complete_file(path) as unsaved:
-        figure.savefig(unsaved, dpi=PIXELS_PER_INCH)
+        unsaved.write_bytes(picture)
 
 
 def remove_empty(directory: Path) -> None:
@@ -177,18 +183,28 @@ def _numbered(stem: str) -> Iterator[Path]:
 
 def _claim(directory: Path) -> bool:
     """Make the unfinished directory, which only one of two runs at the same time can do."""
-    if directory.exists():
+    if os.path.lexists(directory):
         return False
     try:
-        unfinished(directory).mkdir(parents=True)
+        # Apart from the next, since it finds a file, or a link that leads nowhere, in its place.
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(directory.parent, error) from error
+    try:
+        unfinished(directory).mkdir()
     except FileExistsError:
         return False
     except OSError as error:
-        raise MiniptError(
-            f"{unfinished(directory)} cannot be made ({error.strerror}): go where you may write"
-        ) from error
+        raise _cannot_be_made(unfinished(directory), error) from error
     return True
 
 
+def _cannot_be_made(directory: Path, error: OSError) -> MiniptError:
+    return MiniptError(
+        f"{directory} cannot be made ({error.strerror}): remove what stands in its place, or go "
+        "where you may write"
+    )
+
+
 def _is_taken(directory: Path) -> bool:
-    return directory.exists() or unfinished(directory).exists()
+    return os.path.lexists(directory) or os.path.lexists(unfinished(directory))

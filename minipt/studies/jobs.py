@@ -39,7 +39,7 @@ from minipt.transformer.base import Base
 class Job:
     """One run: who learns, with which base, what, and how.
 
-    start: a prompt to begin with in place of the learner's own start.
+    start: a prompt to go on from, in place of the learner's own start; for a plain prompt only.
     """
 
     learner: str
@@ -50,10 +50,8 @@ class Job:
 
     def make(self) -> Learner:
         """The learner before its first step. Raises MiniptError as it does, and for no such one."""
-        learner = find_learner(self.learner)(self.base, self.task, self.settings)
-        if self.start is not None:
-            learner.start_from(self.start)
-        return learner
+        start = {} if self.start is None else {"start": self.start}
+        return find_learner(self.learner)(self.base, self.task, self.settings, **start)
 
     @cached_property
     def directory(self) -> Path:
@@ -129,6 +127,8 @@ def run(job: Job) -> Result:
             "versions": versions(),
         }
         _write(place, record, learner)
+    # Also where a process was killed between the two.
+    shutil.rmtree(unfinished(place), ignore_errors=True)
     return Result(job, read_json(place / "run.json", place))
 
 
@@ -143,7 +143,6 @@ def _write(place: Path, record: dict, learner: Learner) -> None:
     except MiniptError:
         if not place.exists():
             raise
-    shutil.rmtree(unfinished(place), ignore_errors=True)
 
 
 def _prompt_of(learner: PromptLearner) -> SoftPrompt:

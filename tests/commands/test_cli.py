@@ -1,9 +1,11 @@
 """The command line: what it prints and leaves, every wrong input a sentence, and Ctrl-C."""
 
 import errno
+import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from helpers.bases import base_with_tokenizer, write_texts
 from safetensors.numpy import load_file, save_file
 
 from minipt.commands import cli, doctor, tune
-from minipt.commands.answer import CONTROLS
+from minipt.commands.terminal import CONTROLS
 from minipt.errors import MiniptError
 from minipt.files.complete import shipped
 from minipt.learning import loop as learning
@@ -205,6 +207,14 @@ def test_texts_may_stand_behind_an_option(call, finished, saved_base):
     assert "unrecognized arguments: --jsno" in err
 
 
+def test_predict_reads_a_stream_without_bytes_as_in_a_notebook(call, finished, here, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the film was good\nthe day\n"))
+    status, out, _ = call("predict", finished, "--json")
+    assert status == 0
+    texts = [json.loads(line)["text"] for line in out.splitlines()]
+    assert texts == ["the film was good", "the day"]
+
+
 @pytest.mark.parametrize(("given", "match"), [(b"", "no text to answer"), (b"\xff\n", "not utf-8")])
 def test_predict_without_a_text(finished, call, here, given, match):
     result = subprocess.run(
@@ -258,7 +268,7 @@ def test_generate_streams_what_the_base_writes(call, finished, saved_base, monke
     monkeypatch.setattr(
         "minipt.commands.answer.generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"])
     )
-    assert call("generate", finished, "a")[1] == "a [31m\n\tb  \n"
+    assert call("generate", finished, "a")[1] == "a\\u001b[31m\n\tb\\u009b\\u0007\n"
 
 
 def test_generate_refuses_in_a_sentence(call, finished):
@@ -287,6 +297,9 @@ WRONG = [
     (["--length", "-3"], "length is at least 1, not -3"),
     (["--length", "32"], "has 1 to 31 vectors, not 32"),
     (["--init", "zeros"], "unknown start 'zeros': choose one of uniform, vocab, labels, text"),
+    (["--init", "x" * 5000], "normal, or a run's directory"),
+    (["--init", "texts.csv"], "texts.csv is no prompt"),
+    (["--init", "."], "there is no prompt at prompt.safetensors"),
     (["--workers", "0"], "workers is at least 1, not 0"),
     (["--workers", "9"], "9 workers cannot share 8 texts"),
     (["--optimizer", "adagrad"], "unknown optimizer 'adagrad'"),
@@ -418,6 +431,144 @@ def test_a_rate_that_is_too_high_is_told_without_warnings(call, job, here):
     assert "not finite at step 2: lower the learning rate, 1e+300" in one_sentence(err)
 
 
+def test_what_is_wrong_with_label_words_is_said_before_the_introduction(call, job, here):
+    status, out, err = call(*job, "--label-words", "good=good", "bad=good")
+    assert (status, out) == (1, "")
+    assert "cannot tell the label words ' good' and ' good' apart" in one_sentence(err)
+
+
+def test_labels_that_are_not_read_by_one_token_are_told(call, job, here):
+    _, out, _ = call(*job, "--label-words", "good=a good", "bad=a bad")
+    assert "\nlabels: read behind ' a', with which all begin\n" in out
+    _, out, _ = call(*job, "--label-words", "good=good day", "bad=good night")
+    assert "\nlabels: read behind ' good" in out
+    assert "labels:" not in call(*job)[1]
+
+
+def test_a_head_tells_apart_what_words_do_not(call, job, here):
+    words = ("--label-words", "good=good", "bad=good day")
+    assert call(*job, *words)[0] == 1
+    status, out, _ = call(*job, *words, "--head")
+    assert status == 0
+    assert "\nlabels: told apart by the head only, so the base is not asked without it\n" in out
+    assert "without a prompt" not in out and "hand-written" not in out
+    record = json.loads((here / RUN / "run.json").read_text())
+    assert "untuned_accuracy" not in record and "written_accuracy" not in record
+    assert 0 <= record["bag_of_words_accuracy"] <= 1
+    for command in (("predict", RUN, "a text"), ("xray", "a text", "--run", RUN)):
+        assert call(*command)[0] == 0
+
+
+def test_a_run_goes_on_from_another(call, job, finished, here):
+    job = [word for word in job if word not in ("--length", "3")]
+    status, out, _ = call(*job, "--init", finished, "--steps", "1", "--learning-rate", "1e-9")
+    assert status == 0
+    assert f"prompt: 3 vectors from the prompt at {finished}\n" in out
+    record = json.loads((here / RUN / "run.json").read_text())
+    assert (record["settings"]["method"], record["length"]) == (str(finished), 3)
+    before, after = (
+        load_file(run / "prompt.safetensors")["prompt"] for run in (finished, here / RUN)
+    )
+    np.testing.assert_allclose(after, before, atol=1e-7)
+    status, _, err = call(*job, "--init", finished, "--length", "5")
+    assert (status, one_sentence(err)) == (
+        1,
+        "minipt: the prompt to go on from has 3 vectors, not 5: leave the length out",
+    )
+    status, _, err = call(*job, "--init", finished, "--base", "micro")
+    assert "was made for base 'small'" in one_sentence(err)
+
+
+def test_the_name_of_a_start_wins_over_a_path(call, job, finished, here):
+    shutil.copytree(finished, here / "vocab")
+    assert "3 vectors from 'vocab'\n" in call(*job, "--init", "vocab")[1]
+    assert "3 vectors from the prompt at ./vocab\n" in call(*job, "--init", "./vocab")[1]
+
+
+def test_a_run_from_another_prompt_resumes_with_that_prompt_only(
+    call, job, finished, saved_base, here, ctrl_c
+):
+    shutil.copytree(finished, here / "first")
+    line = [*job, "--init", "first"]
+    call(*line, "--name", "whole")
+    with ctrl_c(4):
+        assert call(*line)[0] == 130
+    status, _, err = call(*job, "--resume")
+    assert (status, "another method" in one_sentence(err)) == (1, True)
+    prompt = load_prompt(
+        here / "first", load_base(json.loads((finished / "run.json").read_text())["base_path"])
+    )
+    prompt.vectors[0, 0] += 1
+    prompt.save(here / "first/prompt.safetensors")
+    status, _, err = call(*line, "--resume")
+    assert (status, "another start" in one_sentence(err)) == (1, True)
+    prompt.vectors[0, 0] -= 1
+    shutil.rmtree(here / "first")
+    shutil.copytree(finished, here / "first")
+    assert call(*line, "--resume")[0] == 0
+    assert vectors(here / RUN) == vectors(here / "runs/whole")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_only_the_picture(job, call, here):
+    done = subprocess.run(
+        [sys.executable, "-m", "minipt", *job],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MPLBACKEND": "nonsense"},
+    )
+    assert done.returncode == 0
+    sentence = one_sentence(done.stderr)
+    assert "the run is kept without curves.png, since matplotlib cannot draw here" in sentence
+    assert "MPLBACKEND" in sentence
+    assert left(here) == {"runs", RUN, *(f"{RUN}/{name}" for name in FILES - {"curves.png"})}
+    assert "with history.csv, prompt.safetensors, run.json\n" in done.stdout
+    assert call("predict", RUN, "a text")[0] == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "minipt", "xray", "a day", "--run", RUN, "--save", "page.png"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MPLBACKEND": "nonsense"},
+    )
+    assert done.returncode == 1
+    assert "matplotlib cannot draw here" in one_sentence(done.stderr)
+    assert not (here / "page.png").exists()
+
+
+def test_runs_that_is_a_link_to_nowhere_or_a_file_is_a_sentence(call, job, here):
+    for make in (lambda: (here / "runs").symlink_to("nowhere"), (here / "runs").touch):
+        make()
+        status, _, err = call(*job)
+        assert status == 1
+        assert "runs cannot be made (File exists): remove what stands in its place" in one_sentence(
+            err
+        )
+        (here / "runs").unlink()
+
+
+NO_HOME = """
+import pathlib, runpy, sys
+def no_home():
+    raise RuntimeError("Could not determine home directory.")
+pathlib.Path.home = no_home
+sys.argv = ["minipt", *sys.argv[1:]]
+runpy.run_module("minipt", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("line", [["doctor"], ["bases"], ["tune", "--task", "toy", "--steps", "2"]])
+def test_a_user_without_a_home(line, here):
+    gone = {"HOME", "MINIPT_CACHE", "XDG_CACHE_HOME", "MPLCONFIGDIR", "XDG_CONFIG_HOME"}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_HOME, *line],
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name not in gone},
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (line == ["doctor"])
+    assert line != ["doctor"] or "set MINIPT_CACHE to a directory" in done.stdout
+
+
 def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -431,10 +582,8 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(call, job, here, monk
 
 
 def test_a_disk_that_is_full_at_the_end_costs_no_work(call, job, here, monkeypatch):
-    from matplotlib.figure import Figure
-
     with monkeypatch.context() as patched:
-        patched.setattr(Figure, "savefig", full_disk)
+        patched.setattr("minipt.prompting.prompt.write_prompt", full_disk)
         status, _, err = call(*job)
     assert status == 1
     sentence = one_sentence(err)
@@ -715,6 +864,16 @@ def test_bases(call, here, monkeypatch):
     rows = json.loads(call("bases", "--json")[1])["bases"]
     shipped = {"tiny", "micro", "nano", "micro-masked"}
     assert {row["name"]: row["here"] for row in rows} == {name: name in shipped for name in NAMES}
+
+
+def test_doctor_says_that_the_cache_is_a_file(call, here, monkeypatch):
+    monkeypatch.setenv("MINIPT_CACHE", str(here / "texts.csv"))
+    status, out, _ = call("doctor")
+    assert status == 1
+    assert "texts.csv cannot be written: set MINIPT_CACHE to a directory that can" in out
+    (here / "link").symlink_to("nowhere")
+    monkeypatch.setenv("MINIPT_CACHE", str(here / "link"))
+    assert not json.loads(call("doctor", "--json")[1])["cache_writable"]
 
 
 @pytest.mark.parametrize(

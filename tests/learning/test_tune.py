@@ -357,3 +357,70 @@ def test_a_seed_of_numpys_is_stored(base, task, tmp_path):
     for prompt in (run.prompt, init_prompt(base, 3, seed=np.int64(3))):
         prompt.save(tmp_path / "prompt")
         assert load_prompt(tmp_path / "prompt", base).about["seed"] == 3
+
+
+def test_a_run_goes_on_from_a_prompt(base, task):
+    first = tune(base, task, **QUICK)
+    settings = {name: value for name, value in QUICK.items() if name != "length"}
+    kept = first.prompt.vectors.copy()
+    second = tune(base, task, start=first.prompt, **settings)
+    assert first.prompt.vectors.tobytes() == kept.tobytes()
+    assert second.learner.start.vectors.tobytes() == kept.tobytes()
+    assert second.settings.method == second.prompt.about["method"] == "another prompt"
+    assert second.settings.length == second.prompt.about["length"] == 3
+    assert second.prompt.vectors.tobytes() != kept.tobytes()
+    best = first.history[first.best_step]["validation_loss"]
+    assert second.history[0]["validation_loss"] == pytest.approx(best)
+    named = tune(base, task, start=first.prompt, method="runs/first", **settings)
+    assert named.prompt.about["method"] == "runs/first"
+    assert named.prompt.vectors.tobytes() == second.prompt.vectors.tobytes()
+
+
+def test_a_head_goes_on_too_where_the_labels_are_the_same(base, task):
+    first = tune(base, task, head=True, **QUICK)
+    second = tune(base, task, start=first.prompt, steps=1)
+    assert second.settings.head
+    assert second.learner.start.head.tobytes() == first.prompt.head.tobytes()
+    assert tune(base, task, start=first.prompt, steps=1, head=False).prompt.head is None
+    others = replace(task, labels=("yes", "no"))
+    assert tune(base, others, start=first.prompt, steps=1).prompt.head is None
+    anew = tune(base, others, start=first.prompt, steps=1, head=True).learner.start.head
+    assert anew.tobytes() == tune(base, task, steps=1, head=True).learner.start.head.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"length": 4}, "has 3 vectors, not 4: leave the length out"),
+        ({"method": "vocab"}, "has no other start"),
+        ({"text": "a good day"}, "has no other start"),
+    ],
+)
+def test_a_start_from_a_prompt_decides(base, task, given, match):
+    with pytest.raises(MiniptError, match=match):
+        tune(base, task, start=init_prompt(base, 3), **given)
+
+
+def test_a_start_that_is_no_prompt_of_this_base_is_refused(base, task):
+    other = init_prompt(random_base(7), 3)
+    with pytest.raises(MiniptError, match="the prompt to go on from was made for base"):
+        tune(base, task, start=other)
+    wrong = init_prompt(base, 3)
+    wrong.vectors[0, 0] = np.nan
+    with pytest.raises(MiniptError, match="NaN or infinite"):
+        tune(base, task, start=wrong)
+    wrong.vectors = np.zeros((3, 5), np.float32)
+    with pytest.raises(MiniptError, match=r"not \(P, 8\)"):
+        tune(base, task, start=wrong)
+
+
+def test_a_checkpoint_knows_the_prompt_that_it_began_as(base, task, ctrl_c, tmp_path):
+    path, start = tmp_path / "checkpoint.safetensors", init_prompt(base, 3, seed=1)
+    whole = tune(base, task, start=start, **QUICK)
+    with ctrl_c(7):
+        tune(base, task, path, start=start, **QUICK)
+    with pytest.raises(MiniptError, match="another start"):
+        tune(base, task, path, resume=True, start=init_prompt(base, 3, seed=2), **QUICK)
+    with pytest.raises(MiniptError, match="another method"):
+        tune(base, task, path, resume=True, **QUICK)
+    assert bits(tune(base, task, path, resume=True, start=start, **QUICK)) == bits(whole)

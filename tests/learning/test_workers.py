@@ -208,6 +208,18 @@ def test_what_goes_wrong_in_a_worker_is_raised_here():
         assert workers.prompt_step(prompt, batch)[0] > 0  # and they live on
 
 
+def test_no_file_of_the_working_directory_is_run(tmp_path, monkeypatch):
+    for name in ("signal", "tempfile", "selectors"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w'); raise SystemExit(5)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    base = random_base(0)
+    with Workers(base, 2) as workers:
+        workers.prompt_step(random_prompt(base, 2), random_batch(base, 4, 5))
+    assert not list(tmp_path.glob("ran"))
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
 def test_a_script_that_forgets_its_main_is_told(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

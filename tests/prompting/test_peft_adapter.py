@@ -221,6 +221,16 @@ def test_an_existing_directory_is_left_as_it_is(base, adapter):
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before
 
 
+def test_an_empty_directory_is_filled(base, tmp_path):
+    random_prompt(base, 3).to_peft(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "minipt.json",
+    }
+    assert len(minipt.from_peft(tmp_path, base).vectors) == 3
+
+
 def test_a_full_disk_leaves_nothing(base, tmp_path, monkeypatch):
     def disk_full(path: Path, text: str, **how: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

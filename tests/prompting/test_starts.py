@@ -148,3 +148,10 @@ def test_a_start_without_what_it_needs_is_refused(base, arguments, message):
 def test_a_start_from_words_needs_a_tokenizer(method):
     with pytest.raises(MiniptError, match=r"without a tokenizer\.json"):
         init_prompt(random_base(0), 3, method, **NEEDED[method])
+
+
+def test_peft_s_own_start_is_longer_than_words():
+    tiny = random_base(0, channels=64)
+    vectors = init_prompt(tiny, 15, "normal").vectors
+    assert abs(vectors.mean()) < 0.1
+    assert 0.9 < vectors.std() < 1.1

@@ -7,8 +7,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from minipt.results.plot import draw_curves, draw_reading, draw_step
+from minipt.errors import MiniptError
+from minipt.results.plot import draw_curves, draw_reading, draw_step, render
 
 
 def history(steps: int) -> list[dict]:
@@ -133,3 +135,16 @@ def test_matplotlib_is_imported_only_to_draw():
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_matplotlib_cannot_draw_is_a_sentence(monkeypatch):
+    figure = Figure(figsize=(1, 1))
+    assert render(figure, ".PNG").startswith(b"\x89PNG")
+    assert render(figure, ".pdf").startswith(b"%PDF")
+
+    def fail(*_, **__):
+        raise RuntimeError("no font\nfound")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(MiniptError, match=r"matplotlib cannot draw here \(no font found\)"):
+        render(figure, ".png")

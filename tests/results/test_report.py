@@ -1,15 +1,16 @@
 """The report: every number beside its rivals, examples that nobody picked, and the proof."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.bases import base_with_tokenizer, random_base, random_prompt
 
+from minipt.errors import MiniptError
 from minipt.learning.evaluate import Evaluation, evaluate
-from minipt.learning.settings import Settings
-from minipt.learning.tune import tune
+from minipt.learning.tune import prepare, tune
 from minipt.results.report import (
     Score,
     account,
@@ -21,6 +22,7 @@ from minipt.results.report import (
     make_record,
     message_table,
     tell,
+    warn,
 )
 from minipt.results.tables import align, shorten
 from minipt.results.xray import describe, page, take_step, tell_step
@@ -78,6 +80,11 @@ def test_the_record_is_json(base, task, run):
     assert record["intervals"].keys() == {"majority", "bag_of_words", "untuned", "written", "tuned"}
 
 
+def introduced(base, task, **given) -> str:
+    learner, settings = prepare(base, task, **given)
+    return introduce(task, learner, settings)
+
+
 def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
     told = tell(base, task, run, compare_with_rivals(base, task, run.test))
     assert max(map(len, told.splitlines())) <= 100
@@ -85,10 +92,57 @@ def test_everything_is_told_in_lines_of_a_terminal(base, task, run):
     run.cut = 3
     assert "which lost their beginning: 3" in tell(base, task, run, {})
     run.cut = 0
-    assert "prompt: 20 vectors from 'vocab'\n" in introduce(base, task, Settings())
-    worded = introduce(base, task, Settings(method="text", text="Judge.\n"))
+    assert "prompt: 20 vectors from 'vocab'\n" in introduced(base, task)
+    worded = introduced(base, task, method="text", text="Judge.\n")
     assert "prompt: 20 vectors from the words 'Judge.'\n" in worded
     assert f"read by: {run.reading}\n" in told
+
+
+def test_a_start_says_what_it_needs(base, task):
+    told = introduced(base, task, method="normal")
+    ratio = np.linalg.norm(prepare(base, task, method="normal")[0].start.vectors, axis=1).mean()
+    ratio /= np.linalg.norm(base.params["token.table"], axis=1).mean()
+    assert f"from 'normal', {ratio:.1f} times as long as words: the learning rate must fit" in told
+
+
+def test_labels_that_are_read_otherwise_are_told(base, task):
+    assert "labels:" not in introduced(base, task)
+    longer = replace(task, label_words=(" good day", " good day night"))
+    with pytest.raises(MiniptError, match="cannot tell"):
+        introduced(base, longer)
+    assert "\nlabels: told apart by the head only" in introduced(base, longer, head=True)
+    shared = replace(task, label_words=(" a good", " a bad"))
+    assert "\nlabels: read behind ' a', with which all begin" in introduced(base, shared)
+
+
+def test_a_base_that_cannot_be_asked_is_left_out(base, task):
+    alike = replace(task, label_words=(" good", " good day"))
+    with_head = tune(base, alike, length=3, steps=2, head=True)
+    scores = compare_with_rivals(base, alike, with_head.test)
+    assert list(scores) == ["majority", "bag_of_words", "tuned"]
+    record = make_record(base, alike, with_head, scores)
+    assert "untuned_accuracy" not in record
+    assert max(map(len, tell(base, alike, with_head, scores).splitlines())) <= 100
+
+
+def test_a_run_that_went_nowhere_is_warned_of(base, task, run):
+    still = tune(base, task, length=3, steps=4, learning_rate=1e-6)
+    counts = np.array([[4, 0], [4, 0]])
+    moved = (
+        r"the prompt moved by only 0\.0% of its start's length: the learning rate, 1e-06, is too "
+    )
+    moved += r"small, or 4 steps are too few: try --learning-rate 1e-05"
+    both = replace(still.test, counts=np.array([[2, 2], [0, 4]]))
+    assert re.fullmatch(moved, warn(task, replace(still, test=both)))
+    only = "the prompt answers 'good' to every test text"
+    one = replace(still, test=replace(still.test, counts=counts))
+    assert re.fullmatch(f"{only}, and {moved}", warn(task, one))
+    far = replace(run, settings=replace(run.settings, learning_rate=0.3))
+    far.history[-1]["distance"] = 1e3
+    assert warn(task, replace(far, test=one.test)).startswith(f"{only}: try another learning rate")
+    assert warn(task, replace(far, test=both)) == ""
+    single = replace(task, test=Split(task.test.texts, np.zeros(8, int)))
+    assert warn(single, replace(far, test=one.test)) == ""
 
 
 def many(total: int, classes: int, right: bool = True) -> tuple[Task, Evaluation]:

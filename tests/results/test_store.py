@@ -4,10 +4,10 @@ import csv
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 from helpers.bases import random_base, random_prompt
-from matplotlib.figure import Figure
 
 from minipt.errors import MiniptError
 from minipt.results.store import (
@@ -95,7 +95,7 @@ def test_resuming_finds_the_latest_interrupted_run(here):
 def test_a_run_is_written_whole(here, prompt):
     directory = here / "runs/mine"
     interrupt(directory)
-    write_run(directory, {"task": "words", "naïve": True}, HISTORY, prompt, Figure())
+    write_run(directory, {"task": "words", "naïve": True}, HISTORY, prompt, b"a picture")
     assert sorted(path.name for path in directory.iterdir()) == [
         "curves.png",
         "history.csv",
@@ -110,7 +110,30 @@ def test_a_run_is_written_whole(here, prompt):
     assert float(rows[1]["loss"]) == 0.1 + 0.2
     assert [path.name for path in (here / "runs").iterdir()] == ["mine"]
     with pytest.raises(MiniptError, match="exists already"):
-        write_run(directory, {}, HISTORY, prompt, Figure())
+        write_run(directory, {}, HISTORY, prompt, b"a picture")
+
+
+def test_a_run_without_a_picture_is_whole(here, prompt):
+    write_run(here / "runs/mine", {}, HISTORY, prompt, None)
+    names = {path.name for path in (here / "runs/mine").iterdir()}
+    assert names == {"history.csv", "prompt.safetensors", "run.json"}
+
+
+def test_links_that_lead_nowhere(here):
+    (here / "runs").symlink_to("nowhere")
+    for resume in (False, True):
+        with pytest.raises(MiniptError, match=r"runs cannot be made|no interrupted run"):
+            choose(resume=resume)
+    (here / "nowhere").mkdir()
+    for taken in ("sms-spam-tiny-0", "sms-spam-tiny-0-2.unfinished", "mine"):
+        (here / "runs" / taken).symlink_to("gone")
+    assert choose() == "runs/sms-spam-tiny-0-3"
+    with pytest.raises(MiniptError, match="runs/mine exists already"):
+        choose("mine")
+    (here / "runs").unlink()
+    (here / "runs").symlink_to("runs")  # a circle
+    with pytest.raises(MiniptError, match="runs"):
+        choose()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
@@ -121,9 +144,9 @@ def test_a_run_that_cannot_be_written_leaves_the_checkpoint_and_nothing_else(
         raise OSError(number, os.strerror(number))
 
     interrupt(here / "runs/mine")
-    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(MiniptError, match=r"was not written|cannot be written") as caught:
-        write_run(here / "runs/mine", {}, HISTORY, prompt, Figure())
+        write_run(here / "runs/mine", {}, HISTORY, prompt, b"a picture")
     assert "\n" not in str(caught.value)
     assert [path.name for path in (here / "runs").iterdir()] == ["mine.unfinished"]
     assert checkpoint_path(here / "runs/mine").exists()

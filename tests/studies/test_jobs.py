@@ -17,6 +17,7 @@ from minipt.learning import loop as learning
 from minipt.learning.evaluate import evaluate
 from minipt.learning.settings import Settings
 from minipt.results.kept import remember
+from minipt.results.store import checkpoint_path
 from minipt.rivals import LEARNERS
 from minipt.studies.jobs import Job, run, run_all
 from minipt.studies.sweep import describe, draw, sweep, tell
@@ -97,6 +98,14 @@ def test_an_interrupted_job_goes_on_with_the_same_bits(base, task, ctrl_c, here)
     whole = run(job(base, task))
     assert whole.arrays["prompt"].tobytes() == broken.arrays["prompt"].tobytes()
     assert whole.record["losses"] == broken.record["losses"]
+
+
+def test_what_a_kill_between_the_result_and_its_clearing_has_left_is_removed(base, task):
+    place = run(job(base, task)).job.directory
+    checkpoint_path(place).parent.mkdir()
+    checkpoint_path(place).touch()
+    run_all([job(base, task)])
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
 
 
 def test_an_unknown_rival_is_refused_before_anything_is_run(base, task, here):
