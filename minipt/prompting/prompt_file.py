@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.files.complete import read_tensors, write_tensors
 from minipt.files.formats import as_float32
+from minipt.files.records import read_tensors, write_tensors
 from minipt.transformer.base import Base
 
 Arrays = dict[str, np.ndarray]

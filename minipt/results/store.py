@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minipt.errors import MiniptError
-from minipt.files.complete import complete_directory, complete_file, read_tensors
+from minipt.files.complete import complete_directory, complete_file
+from minipt.files.records import read_json, read_tensors
 from minipt.loading.load import NAMES
 from minipt.prompting.prompt import SoftPrompt
 from minipt.results.plot import render

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.checkpoint import digest
 from minipt.learning.evaluate import encode_split
 from minipt.learning.settings import defaults_for
 from minipt.results.kept import remember
@@ -92,7 +91,7 @@ def _untrained(base: Base, task: Task, seeds: int) -> list[Line]:
             examples = []
         return right | {"examples in front": examples}
 
-    decides = [base.fingerprint, digest(task), task.instruction, seeds]
+    decides = [base.fingerprint, task.digest, task.instruction, seeds]
     right = remember(f"fixed-{task.name}-{base.name}", decides, measured)
     total = len(task.test.texts)
     return [Line(name.replace("_", " "), correct, total) for name, correct in right.items()]

@@ -18,9 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from minipt.errors import MiniptError
-from minipt.files.complete import complete_directory, read_tensors, write_tensors
+from minipt.files.complete import complete_directory
+from minipt.files.records import read_record, read_tensors, write_record, write_tensors
 from minipt.files.versions import versions
-from minipt.learning.checkpoint import digest
 from minipt.learning.evaluate import Evaluation, measure, task_question
 from minipt.learning.learner import Learner
 from minipt.learning.loop import learn
@@ -57,7 +57,7 @@ class Job:
     def directory(self) -> Path:
         """The place of its result once it is done."""
         start = "" if self.start is None else hashlib.sha256(self.start.vectors).hexdigest()
-        decides = [self.learner, self.base.fingerprint, digest(self.task), start]
+        decides = [self.learner, self.base.fingerprint, self.task.digest, start]
         name = f"{self.learner}-{self.task.name}-{self.base.name}-{self.settings.seed}"
         return STUDY / named(name, [*decides, asdict(self.settings)])
 

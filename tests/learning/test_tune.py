@@ -12,7 +12,7 @@ from helpers.bases import base_with_tokenizer, random_base, small_task
 from safetensors.numpy import save_file
 
 from minipt.errors import MiniptError
-from minipt.files.complete import read_tensors, write_tensors
+from minipt.files.records import read_tensors, write_tensors
 from minipt.learning import loop as learning
 from minipt.learning.evaluate import evaluate
 from minipt.learning.optimizers import OPTIMIZERS

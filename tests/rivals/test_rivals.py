@@ -9,7 +9,7 @@ import pytest
 from helpers.bases import FAMILIES, base_that_reads, random_base, small_task
 
 from minipt.errors import MiniptError
-from minipt.files.complete import read_tensors, write_tensors
+from minipt.files.records import read_tensors, write_tensors
 from minipt.learning.checkpoint import State
 from minipt.learning.learner import Learner
 from minipt.learning.loop import learn

@@ -12,7 +12,7 @@ import pytest
 from helpers.bases import base_with_tokenizer, small_task
 
 from minipt.errors import MiniptError
-from minipt.files.complete import read_tensors, write_tensors
+from minipt.files.records import read_tensors, write_tensors
 from minipt.learning import loop as learning
 from minipt.learning.evaluate import evaluate
 from minipt.learning.settings import Settings

@@ -227,6 +227,8 @@ def fetched(tmp_path, monkeypatch):
     def put(member, text):
         (tmp_path / member).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / member).write_bytes(text.encode("utf-8"))
+        sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        monkeypatch.setitem(datasets.MEMBERS, member, sha256)
 
     return put
 

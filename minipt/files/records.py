@@ -1,0 +1,90 @@
+"""What minipt writes for itself: arrays and facts with a sha256, believed whole or refused.
+
+In: arrays, and a record of types that JSON knows. Out: a file. When it is read, its content must
+have the sha256 that was written with it. A file from before has none and is read without the check.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from minipt.errors import MiniptError
+from minipt.files.complete import complete_file, refuse_special
+from minipt.files.diagnose import instead, unreadable
+from minipt.files.formats import open_tensors, parse_json
+
+Arrays = dict[str, np.ndarray]
+CHANGED = "has changed since minipt wrote it"
+
+
+def write_tensors(path: str | os.PathLike, tensors: Arrays, record: dict) -> None:
+    """Write a safetensors file of arrays and a record that JSON knows, complete or not at all.
+
+    The same arrays and the same record give the same bytes.
+    """
+    # safetensors writes memory as it lies, and would read a transposed array as another.
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    text = json.dumps(record)
+    with complete_file(path) as partial:
+        partial.write_bytes(save(tensors, {"minipt": text, "sha256": _sha256(text, tensors)}))
+
+
+def read_tensors(path: str | os.PathLike, what: str, advice: str) -> tuple[Arrays, dict]:
+    """The arrays and the record that `write_tensors` wrote as `what`, such as "prompt".
+
+    Raises MiniptError, with the advice, if the file is missing, truncated, of another kind or not
+    as it was written.
+    """
+    path = Path(path)
+    try:
+        tensors, metadata = open_tensors(path, f"is no {what}, or is truncated", advice)
+    except FileNotFoundError:
+        found = instead(path.parent, advice)
+        raise MiniptError(f"there is no {what} at {path}: {found}") from None
+    try:
+        text = metadata.pop("minipt")
+        record = dict(parse_json(text))
+    except (KeyError, ValueError, TypeError):
+        raise MiniptError(f"{path} is no {what} that minipt saved: {advice}") from None
+    arrays = {name: read() for name, read in tensors.items()}
+    if metadata and metadata != {"sha256": _sha256(text, arrays)}:
+        raise unreadable(path, CHANGED, "its sha256 differs", advice)
+    return arrays, record
+
+
+def write_record(path: str | os.PathLike, record: object) -> None:
+    """Write what JSON knows, complete or not at all; a dict gets the sha256 of its content."""
+    if isinstance(record, dict):
+        record = record | {"sha256": _sha256(json.dumps(record))}
+    with complete_file(path) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(path: str | os.PathLike, advice: str) -> object:
+    """Read what `write_record` wrote.
+
+    Raises MiniptError, with the advice, if the file is missing, no JSON or not as it was written.
+    """
+    path = Path(path)
+    refuse_special(path)
+    try:
+        record = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise unreadable(path, "cannot be read", error, advice) from error
+    sha256 = record.pop("sha256", None) if isinstance(record, dict) else None
+    if sha256 not in (None, _sha256(json.dumps(record))):
+        raise unreadable(path, CHANGED, "its sha256 differs", advice)
+    return record
+
+
+def _sha256(text: str, arrays: Arrays | None = None) -> str:
+    """The sha256 of a record in JSON and of the names, types, shapes and numbers of arrays."""
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted((arrays or {}).items()):
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array)
+    return digest.hexdigest()

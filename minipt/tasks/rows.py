@@ -1,0 +1,203 @@
+"""Texts and their answers in a file of the user's own: CSV, JSON lines or a JSON array, in UTF-8.
+
+In: a path, and the names of two columns. Out: examples. A file is read row by row, so that only its
+examples are in memory.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+
+from minipt.errors import MiniptError
+from minipt.files.complete import refuse_special
+
+Example = tuple[str, str]  # a text and the name of its class, or the response to it
+Row = tuple[str, str, str]  # its place, such as "line 2", and the texts of its two columns
+
+PROMPT, RESPONSE = "prompt", "response"  # the columns of a file of pairs
+COMPLETION = "completion"  # another name of a response
+LINE_END = re.compile(r"\r\n?|\n")
+# A field of CSV that is whole, with its comma.
+FIELD = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^",][^,]*|),')
+
+
+def read_labelled(path: Path, text_column: str, label_column: str) -> tuple[list[str], list[str]]:
+    """The texts and classes of a CSV file. Raises MiniptError as `load_csv` does."""
+    rows = _csv_rows(path, text_column, label_column)
+    texts, labels = [], []
+    classes: dict[str, str] = {}  # one string for each, however many texts have it
+    for text, label in _filled(path, rows, text_column, label_column):
+        label = label.strip()
+        texts.append(text.strip())
+        labels.append(classes.setdefault(label, label))
+    _refuse_swallowed(path, texts, classes)
+    return texts, labels
+
+
+def read_pairs(path: Path) -> Iterator[Example]:
+    """The prompts and responses of a file. Raises MiniptError as `load_pairs` does."""
+    is_json = path.suffix.lower() in (".jsonl", ".json")
+    rows = _json_rows(path) if is_json else _csv_rows(path, PROMPT, RESPONSE)
+    return _filled(path, rows, PROMPT, RESPONSE)
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names for a sentence: 'a', 'b'."""
+    return ", ".join(repr(name) for name in names) or "none"
+
+
+def _filled(path: Path, rows: Iterable[Row], first: str, second: str) -> Iterator[Example]:
+    """The rows without their places. Raises MiniptError for none at all and for an empty text."""
+    filled, empty = 0, []
+    for place, *texts in rows:
+        if all(text.strip() for text in texts):
+            filled += 1
+            yield tuple(texts)
+        else:
+            empty.append(place)
+    if empty:
+        raise MiniptError(
+            f"{path} has {len(empty)} rows with an empty {first} or {second}, the first at "
+            f"{empty[0]}: fill or remove them"
+        )
+    if not filled:
+        raise MiniptError(f"{path} has no rows: add some, with {first} and {second}")
+
+
+def _csv_rows(path: Path, first: str, second: str) -> Iterator[Row]:
+    """The two columns of each row. Raises MiniptError for a quotation that does not end."""
+    row_lines: list[str] = []
+
+    def remember(lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            row_lines.append(line)
+            yield line
+
+    reader = csv.reader(remember(_lines(path)), strict=True)
+    try:
+        columns = next(reader, [])
+        if second == RESPONSE:
+            second = _response_in(columns)
+        _check_columns(path, columns, (first, second))
+        row_lines.clear()
+        for row in reader:
+            fields = dict(zip(columns, row, strict=False))  # a row may be too short
+            if row:
+                place = f"line {reader.line_num - len(row_lines) + 1}"
+                yield place, fields.get(first, ""), fields.get(second, "")
+            row_lines.clear()
+    except csv.Error as error:
+        begun = reader.line_num - len(row_lines) + 1
+        raise _csv_error(path, begun, "".join(row_lines), error) from error
+
+
+def _check_columns(path: Path, columns: list[str], needed: tuple[str, str]) -> None:
+    if missing := [column for column in needed if column not in columns]:
+        raise MiniptError(
+            f"{path} has no column {quoted(missing)}: its columns are {quoted(columns):.200}"
+        )
+    if twice := [column for column in needed if columns.count(column) > 1]:
+        raise MiniptError(f"{path} has two columns {quoted(twice)}: rename one")
+
+
+def _csv_error(path: Path, line: int, row: str, error: csv.Error) -> MiniptError:
+    """The sentence for a row that begins at a line and that Python's reader refuses."""
+    whole = 0  # the length of the fields before the one that is refused
+    while field := FIELD.match(row, whole):
+        whole = field.end()
+    line += len(LINE_END.findall(row[:whole]))
+    if row[whole : whole + 1] == '"':
+        return MiniptError(
+            f"{path} cannot be read as CSV at line {line}, where a quotation begins that does not "
+            f"end before a comma or a line's end ({error}): close it, or write the mark twice "
+            "inside quotation marks if it belongs to the text"
+        )
+    return MiniptError(f"{path} cannot be read as CSV at line {line} ({error}): mend that line")
+
+
+def _refuse_swallowed(path: Path, texts: list[str], classes: Container[str]) -> None:
+    """Raise MiniptError for a text that holds rows of its own, as between two stray marks."""
+    for text in texts:
+        for line in LINE_END.split(text)[1:-1]:
+            fields = line.split(",")
+            if len(fields) > 1 and ", " not in line and any(field in classes for field in fields):
+                raise MiniptError(
+                    f"{path} has the row {line!r:.60} inside the quotation marks of the text "
+                    f"{text!r:.40}: remove the mark that does not belong there"
+                )
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    """The pairs of JSON lines, or of one array."""
+    lines = enumerate(_lines(path), start=1)
+    number, line = next(((n, each) for n, each in lines if each.strip()), (0, ""))
+    if line.lstrip().startswith("["):
+        array = _parse(path, f"line {number}", line + "".join(rest for _, rest in lines))
+        for number, pair in enumerate(array, start=1):
+            yield _pair(path, f"entry {number}", pair)
+        return
+    while line:
+        if line.strip():
+            place = f"line {number}"
+            yield _pair(path, place, _parse(path, place, line))
+        number, line = next(lines, (0, ""))
+
+
+def _parse(path: Path, place: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _no_pair(path, place) from error
+
+
+def _pair(path: Path, place: str, found: object) -> Row:
+    """The two texts of an object."""
+    if not isinstance(found, dict):
+        raise _no_pair(path, place)
+    names = (PROMPT, _response_in(found))
+    if any(name not in found for name in names):
+        raise _no_pair(path, place, f", but {quoted(found):.100}: write them under these names")
+    texts = [found[name] for name in names]
+    try:
+        for text in texts:
+            text.encode()  # an escape such as \ud800 is half a character
+    except (AttributeError, ValueError) as error:
+        raise _no_pair(path, place) from error
+    return place, *texts
+
+
+def _no_pair(path: Path, place: str, advice: str | None = None) -> MiniptError:
+    advice = advice or f": mend that {place.split()[0]}"
+    texts = f"no JSON object with the texts {PROMPT!r} and {RESPONSE!r}"
+    return MiniptError(f"{path} has at {place} {texts}{advice}")
+
+
+def _response_in(names: Container[str]) -> str:
+    """The name under which the response stands among these."""
+    return COMPLETION if RESPONSE not in names and COMPLETION in names else RESPONSE
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file in UTF-8, with their ends, whatever system has written them."""
+    refuse_special(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a mark
+            yield from file
+    except OSError as error:
+        raise MiniptError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    except UnicodeDecodeError as error:
+        line = _first_other_line(path)
+        raise MiniptError(f"{path} is not UTF-8 at line {line}: save it again as UTF-8") from error
+
+
+def _first_other_line(path: Path) -> int:
+    """The first line that is not UTF-8."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                break
+    return number
