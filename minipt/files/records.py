@@ -7,6 +7,7 @@ have the sha256 that was written with it. A file from before has none and is rea
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from minipt.files.diagnose import instead, unreadable
 from minipt.files.formats import open_tensors, parse_json
 
 Arrays = dict[str, np.ndarray]
+LARGEST = sys.float_info.max
 CHANGED = "has changed since minipt wrote it"
 
 
@@ -79,6 +81,11 @@ def read_record(path: str | os.PathLike, advice: str) -> object:
     if sha256 not in (None, _sha256(json.dumps(record))):
         raise unreadable(path, CHANGED, "its sha256 differs", advice)
     return record
+
+
+def is_number(value: object) -> bool:
+    """Whether a value that was read is a finite number. JSON in Python also knows NaN."""
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
 
 
 def _sha256(text: str, arrays: Arrays | None = None) -> str:

@@ -52,15 +52,17 @@ def learn(
         if checkpoint is not None:
             write_checkpoint(checkpoint, state)
 
-    with learner.with_workers(settings.workers):
-        try:
-            _take_steps(state, training, save)
-        except KeyboardInterrupt:
-            state.interrupted = True
-    if base.fingerprint != identity["base"]:
-        raise RuntimeError(f"base {base.name!r} changed while {learner.name} learnt with it")
-    put(state.arrays, learner.arrays)
-    state.test, state.cut = _measure(learner, task.test), int(was_cut.sum())
+    # What overflows ends in numbers that are not finite, and these in a sentence.
+    with np.errstate(over="ignore", invalid="ignore"):
+        with learner.with_workers(settings.workers):
+            try:
+                _take_steps(state, training, save)
+            except KeyboardInterrupt:
+                state.interrupted = True
+        if base.fingerprint != identity["base"]:
+            raise RuntimeError(f"base {base.name!r} changed while {learner.name} learnt with it")
+        put(state.arrays, learner.arrays)
+        state.test, state.cut = _measure(learner, task.test), int(was_cut.sum())
     return state
 
 
@@ -77,7 +79,7 @@ def _take_steps(state: State, training: Iterator[Batch], save: Callable[[], None
             batch, began = next(training), time.perf_counter()
             record = _step(state, batch)
             bar.update()
-            looks = state.step == settings.steps or state.step % settings.evaluate_every == 0
+            looks = settings.looks_after(state.step)
             if looks:
                 _look(state)
                 bar.set_postfix(validation=f"{record['validation_accuracy']:.3f}")
@@ -95,22 +97,32 @@ def _step(state: State, batch: Batch) -> dict:
     # (and NumPy takes [seed] for [seed, 0]).
     rng = np.random.default_rng([settings.seed, 0, done + 1])
     loss, gradients = learner.loss_and_gradients(batch, rng)
-    if not (math.isfinite(loss) and all(np.isfinite(x).all() for x in gradients.values())):
-        raise MiniptError(
-            f"the loss or its gradient is not finite at step {done + 1}: lower the learning rate, "
-            f"{settings.learning_rate:g}"
-        )
+    _refuse_infinite(settings, done + 1, loss, *gradients.values())
     norm = clip_gradients(gradients, settings.clip)
     learner.update(state.optimizer, gradients, rate)
     record = {"step": done + 1, "loss": loss, "gradient_norm": norm, "rate": rate}
     record |= learner.measurements()
+    _refuse_infinite(settings, done + 1, *record.values())
     state.history.append(record)
     return record
 
 
+def _refuse_infinite(settings: Settings, step: int, *numbers: float | np.ndarray) -> None:
+    if not all(np.isfinite(x).all() for x in numbers):
+        raise MiniptError(
+            f"the loss, its gradient or what learns is not finite at step {step}: lower the "
+            f"learning rate, {settings.learning_rate:g}"
+        )
+
+
 def _look(state: State) -> None:
     """Measure on the validation split; copy the arrays if nothing did better before."""
-    evaluation = _measure(state.learner, state.task.validation)
+    _refuse_infinite(state.settings, state.step, *state.learner.arrays.values())
+    try:
+        evaluation = _measure(state.learner, state.task.validation)
+    except MiniptError as error:  # an answer is not finite
+        slower = f", with a learning rate below {state.settings.learning_rate:g}"
+        raise MiniptError(f"{error}{slower if state.step else ''}") from error
     accuracy, loss = evaluation.accuracy, evaluation.loss
     state.history[-1] |= {"validation_accuracy": accuracy, "validation_loss": loss}
     best = state.history[state.best_step]

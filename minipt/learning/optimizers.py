@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from minipt.errors import MiniptError
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -30,8 +32,18 @@ class Optimizer:
         raise NotImplementedError
 
     def memory(self, name: str, like: np.ndarray) -> np.ndarray:
-        """The array of this name from `state`, zeros before the first step."""
-        return self.state.setdefault(name, np.zeros_like(like))
+        """The array of this name from `state`, zeros before the first step.
+
+        Raises MiniptError where a checkpoint did not have it.
+        """
+        if name not in self.state:
+            if self.t > 1:
+                raise MiniptError(
+                    f"the checkpoint lacks the optimizer's {name}: remove it and start without "
+                    "resuming"
+                )
+            self.state[name] = np.zeros_like(like)
+        return self.state[name]
 
 
 @dataclass

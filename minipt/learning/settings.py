@@ -68,6 +68,10 @@ class Settings:
                 f"{self.workers} workers cannot share {self.batch_size} texts: use fewer"
             )
 
+    def looks_after(self, step: int) -> bool:
+        """Whether the validation split is measured after this step; 0: before the first."""
+        return step == self.steps or step % self.evaluate_every == 0
+
 
 def defaults_for(base: Base, task: Task | None = None, **given: object) -> Settings:
     """The settings for a base: those given, then those that suit it, then the defaults.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minipt.errors import MiniptError
+from minipt.files.records import read_record, write_record
 from minipt.results.store import LONGEST_NAME, RUNS, save_page, write_json, write_text
 
 if TYPE_CHECKING:
@@ -32,19 +32,16 @@ def named(name: str, decides: object) -> str:
 
 
 def remember(name: str, decides: object, make: Callable[[], object]) -> object:
-    """The result of `make`, in JSON; computed once for a name and all that decides it."""
+    """The result of `make`, in JSON; computed once for a name and all that decides it.
+
+    Raises MiniptError for a result that has changed since it was written.
+    """
     path = STUDY / f"{named(name, decides)}.json"
     if not path.exists():
-        write_json(path, make())
-    return read_json(path, path)
-
-
-def read_json(path: Path, result: Path) -> object:
-    """Raises MiniptError for a file that is no JSON, with the advice to make `result` again."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MiniptError(f"{path} cannot be read ({error}): remove {result}") from error
+        write_record(path, {"result": make()})
+    record = read_record(path, f"remove {path}")
+    is_sealed = isinstance(record, dict) and list(record) == ["result"]
+    return record["result"] if is_sealed else record  # one from before is the result itself
 
 
 def write_study(name: str, table: str, record: object, figure: Figure) -> Path:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory, complete_file
-from minipt.files.records import read_json, read_tensors
+from minipt.files.formats import read_json
+from minipt.files.records import read_tensors
 from minipt.loading.load import NAMES
 from minipt.prompting.prompt import SoftPrompt
 from minipt.results.plot import render
@@ -158,10 +159,10 @@ def find_base(path: str | Path) -> str:
     _, record = read_tensors(path, "prompt", "give a run's directory or its file")
     name = record.get("base_name")
     try:
-        place = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["base_path"]
-        place = place if isinstance(place, str) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        place = read_json(path.parent / "run.json", "is not a JSON object", "").get("base_path")
+    except (MiniptError, FileNotFoundError):
         place = None
+    place = place if isinstance(place, str) else None
     if place is None and name not in NAMES:
         raise MiniptError(
             f"{path} was made for base {name!r}, which `minipt bases` does not know: say where "

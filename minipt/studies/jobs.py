@@ -19,8 +19,15 @@ from tqdm import tqdm
 
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory
-from minipt.files.records import read_record, read_tensors, write_record, write_tensors
+from minipt.files.records import (
+    is_number,
+    read_record,
+    read_tensors,
+    write_record,
+    write_tensors,
+)
 from minipt.files.versions import versions
+from minipt.learning.checkpoint import put
 from minipt.learning.evaluate import Evaluation, measure, task_question
 from minipt.learning.learner import Learner
 from minipt.learning.loop import learn
@@ -28,11 +35,25 @@ from minipt.learning.optimizers import Arrays
 from minipt.learning.settings import Settings, defaults_for
 from minipt.learning.tune import PromptLearner
 from minipt.prompting.prompt import SoftPrompt
-from minipt.results.kept import STUDY, named, read_json
-from minipt.results.store import checkpoint_path, unfinished, write_json
+from minipt.results.kept import STUDY, named
+from minipt.results.store import checkpoint_path, unfinished
 from minipt.rivals import find_learner
 from minipt.tasks.task import Split, Task
 from minipt.transformer.base import Base
+
+# What every result was measured by.
+NUMBERS = (
+    "best_step",
+    "validation_accuracy",
+    "validation_loss",
+    "test_accuracy",
+    "test_loss",
+    "correct",
+    "total",
+    "trained_numbers",
+    "stored_bytes",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +82,17 @@ class Job:
         name = f"{self.learner}-{self.task.name}-{self.base.name}-{self.settings.seed}"
         return STUDY / named(name, [*decides, asdict(self.settings)])
 
+    @property
+    def description(self) -> dict:
+        """What the result's record says of the job itself."""
+        return {
+            "learner": self.learner,
+            "task": self.task.name,
+            "base": self.base.name,
+            "fingerprint": self.base.fingerprint,
+            "settings": asdict(self.settings),
+        }
+
 
 @dataclass(frozen=True)
 class Result:
@@ -71,15 +103,21 @@ class Result:
 
     @property
     def arrays(self) -> Arrays:
-        """The trained arrays, the best on validation; read from their file."""
-        place = self.job.directory
-        return read_tensors(place / "arrays.safetensors", "result", f"remove {place}")[0]
+        """What was trained, the best on validation; read when it is asked for."""
+        return self.learner().arrays
 
     def learner(self) -> Learner:
-        """The learner as it was when it did best, to ask it about other texts."""
-        learner, arrays = self.job.make(), self.arrays
-        for name, array in learner.arrays.items():
-            array[...] = arrays[name]
+        """The learner as it was when it did best, to ask it about other texts.
+
+        Raises MiniptError when its file is damaged or holds the arrays of another learner.
+        """
+        learner, place = self.job.make(), self.job.directory
+        path = place / "arrays.safetensors"
+        arrays, _ = read_tensors(path, "result", f"remove {place}")
+        try:
+            put(arrays, learner.arrays)
+        except ValueError as error:
+            raise MiniptError(f"{path} does not fit its job ({error}): remove {place}") from None
         return learner
 
     def prompt(self) -> SoftPrompt:
@@ -108,11 +146,7 @@ def run(job: Job) -> Result:
             raise KeyboardInterrupt
         best = learnt.history[learnt.best_step]
         record = {
-            "learner": job.learner,
-            "task": job.task.name,
-            "base": job.base.name,
-            "fingerprint": job.base.fingerprint,
-            "settings": asdict(job.settings),
+            **job.description,
             "best_step": learnt.best_step,
             "validation_accuracy": best["validation_accuracy"],
             "validation_loss": best["validation_loss"],
@@ -129,14 +163,24 @@ def run(job: Job) -> Result:
         _write(place, record, learner)
     # Also where a process was killed between the two.
     shutil.rmtree(unfinished(place), ignore_errors=True)
-    return Result(job, read_json(place / "run.json", place))
+    return _read(job)
+
+
+def _read(job: Job) -> Result:
+    """The result that `_write` wrote. Raises MiniptError for one that is not whole."""
+    place = job.directory
+    record = read_record(place / "run.json", f"remove {place}")
+    sound = isinstance(record, dict) and job.description.items() <= record.items()
+    if not sound or not all(is_number(record.get(name)) for name in NUMBERS):
+        raise MiniptError(f"{place / 'run.json'} is no result of this run: remove {place}")
+    return Result(job, record)
 
 
 def _write(place: Path, record: dict, learner: Learner) -> None:
     """A finished job's directory, complete or not at all; another process may have been first."""
     try:
         with complete_directory(place) as partial:
-            write_json(partial / "run.json", record)
+            write_record(partial / "run.json", record)
             write_tensors(partial / "arrays.safetensors", learner.arrays, {})
             if isinstance(learner, PromptLearner):
                 _prompt_of(learner).save(partial / "prompt.safetensors")
