@@ -33,7 +33,7 @@ SETTINGS = {
     "method": ("--init", str, f"how they begin: {', '.join(STARTS)}; to tune, also {GOES_ON}"),
     "text": ("--init-text", str, "the words of --init text, in place of the task's instruction"),
     "steps": ("--steps", int, "number of batches to learn from"),
-    "seed": ("--seed", int, "the same seed gives the same bits"),
+    "seed": ("--seed", int, "the same seed gives the same bits on one kind of processor"),
     "batch_size": ("--batch-size", int, "texts a step"),
     "learning_rate": ("--learning-rate", float, "size of a step"),
     "optimizer": ("--optimizer", str, f"one of {', '.join(OPTIMIZERS)}"),

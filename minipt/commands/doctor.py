@@ -16,6 +16,7 @@ import numpy as np
 from minipt.commands.arguments import command, print_result
 from minipt.errors import MiniptError
 from minipt.files.fetch import cache_directory
+from minipt.files.versions import machine
 from minipt.loading.load import load_base
 from minipt.loading.named_bases import BASES, base_is_here, describe_bases
 from minipt.results.tables import align
@@ -63,13 +64,12 @@ def examine() -> dict:
                 f"or copy {cache or 'the cache'} from another machine"
             )
         problems += [trouble] if trouble else []
-    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     return {
         "minipt": version("minipt"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": np.__version__,
-        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        "blas": machine()["blas"],
         "processors": os.cpu_count(),
         "gigaflops": round(measure_product(), 1),
         "cache": cache,

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -81,7 +82,7 @@ def tune_command(args: argparse.Namespace) -> int:
         if checkpoint_path(directory).exists():
             complain(f"go on with {again}")
         raise
-    place = {"base_path": _place_of(args.base)}
+    place = {"base_path": _place_of(args.base), "base_revision": _revision_of(args.base)}
     try:
         if run.interrupted:
             raise KeyboardInterrupt  # from here on, Ctrl-C before and after the last step are one
@@ -129,6 +130,17 @@ def _place_of(base: str) -> str | None:
     if base in NAMES:
         return None
     return str(Path(base).resolve()) if Path(base).exists() else base  # a hub id stays what it is
+
+
+def _revision_of(base: str) -> str | None:
+    """The commit of a base from the hub, by which the hub's cache names the directory."""
+    path = Path(base)
+    if not (base in NAMES or path.exists()):
+        with suppress(ImportError, OSError, ValueError):
+            from huggingface_hub import snapshot_download
+
+            path = Path(snapshot_download(base, local_files_only=True))
+    return path.resolve().name if path.resolve().parent.name == "snapshots" else None
 
 
 def _keep_interrupted(directory: Path, record: dict, run: Run, again: str) -> int:

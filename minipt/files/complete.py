@@ -74,10 +74,13 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
     Raises MiniptError if `path` cannot be written, is a pipe or a device, or the disk is full.
     """
     refuse_special(path)
-    path = Path(os.path.realpath(path))
+    path = Path(path)
+    path = Path(os.path.realpath(path)) if path.name else path
     partial = _name_beside(path)
     try:
         with _plain_errors(path):
+            if path.is_symlink():  # it leads to itself
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             _make_parent(path)
             yield partial
             partial.replace(path)

@@ -75,6 +75,12 @@ def open_tensors(path: Path, complaint: str, advice: str) -> tuple[Tensors, dict
         return tensors, file.metadata() or {}
 
 
+def types_in(path: Path) -> set[str]:
+    """The types of a file's tensors, by safetensors' names."""
+    with safe_open(path, framework="numpy") as file:
+        return {file.get_slice(name).get_dtype() for name in file.keys()}
+
+
 def as_float32(array: np.ndarray, where: str) -> np.ndarray:
     """Floating-point numbers as float32, all finite. where: the file and the tensor.
 

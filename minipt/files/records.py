@@ -16,10 +16,11 @@ from safetensors.numpy import save
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_file, refuse_special
 from minipt.files.diagnose import instead, unreadable
-from minipt.files.formats import open_tensors, parse_json
+from minipt.files.formats import open_tensors, parse_json, types_in
 
 Arrays = dict[str, np.ndarray]
 LARGEST = sys.float_info.max
+TYPES = {"F32", "I64"}  # safetensors' names for those that minipt writes
 CHANGED = "has changed since minipt wrote it"
 
 
@@ -30,9 +31,10 @@ def write_tensors(path: str | os.PathLike, tensors: Arrays, record: dict) -> Non
     """
     # safetensors writes memory as it lies, and would read a transposed array as another.
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    text = json.dumps(record)
+    record = record | {"sha256": _sha256(record, tensors)}
     with complete_file(path) as partial:
-        partial.write_bytes(save(tensors, {"minipt": text, "sha256": _sha256(text, tensors)}))
+        # One entry, since safetensors writes several in any order.
+        partial.write_bytes(save(tensors, {"minipt": json.dumps(record)}))
 
 
 def read_tensors(path: str | os.PathLike, what: str, advice: str) -> tuple[Arrays, dict]:
@@ -48,26 +50,26 @@ def read_tensors(path: str | os.PathLike, what: str, advice: str) -> tuple[Array
         found = instead(path.parent, advice)
         raise MiniptError(f"there is no {what} at {path}: {found}") from None
     try:
-        text = metadata.pop("minipt")
-        record = dict(parse_json(text))
+        record = dict(parse_json(metadata["minipt"]))
     except (KeyError, ValueError, TypeError):
         raise MiniptError(f"{path} is no {what} that minipt saved: {advice}") from None
     arrays = {name: read() for name, read in tensors.items()}
-    if metadata and metadata != {"sha256": _sha256(text, arrays)}:
+    written = record.pop("sha256", None)
+    # Numbers of other types were converted by somebody else, and are others.
+    if types_in(path) <= TYPES and written not in (None, _sha256(record, arrays)):
         raise unreadable(path, CHANGED, "its sha256 differs", advice)
     return arrays, record
 
 
-def write_record(path: str | os.PathLike, record: object) -> None:
-    """Write what JSON knows, complete or not at all; a dict gets the sha256 of its content."""
-    if isinstance(record, dict):
-        record = record | {"sha256": _sha256(json.dumps(record))}
+def write_record(path: str | os.PathLike, record: dict) -> None:
+    """Write a record that JSON knows, complete or not at all."""
+    record = record | {"sha256": _sha256(record)}
     with complete_file(path) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(path: str | os.PathLike, advice: str) -> object:
-    """Read what `write_record` wrote.
+    """Read what `write_record` wrote. A file from before may hold something other than a dict.
 
     Raises MiniptError, with the advice, if the file is missing, no JSON or not as it was written.
     """
@@ -77,8 +79,7 @@ def read_record(path: str | os.PathLike, advice: str) -> object:
         record = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error, advice) from error
-    sha256 = record.pop("sha256", None) if isinstance(record, dict) else None
-    if sha256 not in (None, _sha256(json.dumps(record))):
+    if isinstance(record, dict) and record.pop("sha256", None) not in (None, _sha256(record)):
         raise unreadable(path, CHANGED, "its sha256 differs", advice)
     return record
 
@@ -88,9 +89,9 @@ def is_number(value: object) -> bool:
     return type(value) in (int, float) and -LARGEST <= value <= LARGEST
 
 
-def _sha256(text: str, arrays: Arrays | None = None) -> str:
+def _sha256(record: dict, arrays: Arrays | None = None) -> str:
     """The sha256 of a record in JSON and of the names, types, shapes and numbers of arrays."""
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(json.dumps(record).encode())
     for name, array in sorted((arrays or {}).items()):
         digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array)

@@ -99,7 +99,7 @@ def _check_history(state: State) -> None:
     """Raise ValueError unless every step has its numbers, and every look at validation has too."""
     settings, history = state.settings, state.history
     if not 1 <= len(history) <= settings.steps + 1:
-        raise ValueError(f"its history has {len(history) - 1} steps, the run {settings.steps}")
+        raise ValueError(f"its history has {len(history) - 1} steps, the run has {settings.steps}")
     each_step = {"loss", "gradient_norm", "rate", *state.learner.measurements()}
     for step, entry in enumerate(history):
         names = {"step"} | (each_step if step else set())

@@ -31,7 +31,7 @@ class Settings:
     method: str = "vocab"  # the start of the prompt, as in `init_prompt`
     text: str | None = None  # the words of the start, as in `init_prompt`
     steps: int = 250  # batches to learn from
-    seed: int = 0  # the same seed gives the same bits
+    seed: int = 0  # the same seed gives the same bits on one kind of processor
     batch_size: int = 16
     learning_rate: float = 0.3  # for Adam, about how far a step moves each number
     optimizer: str = "adam"

@@ -8,7 +8,8 @@ put together from those of its shares. The loss is a mean over N answers, share 
 To train a whole model this way, every process has to send all of its gradient in every step. Here
 the base does not change: it lies in memory once, for all to read. In a step P·C numbers and the
 batch's token ids go out, and P·C numbers come back. Shares add up a sum in another order, so that
-another number of processes gives other last bits; the same number gives the same bits.
+another number of processes gives other last bits; the same number gives the same bits, on one kind
+of processor.
 """
 
 import multiprocessing

@@ -6,6 +6,7 @@ is a function with an entry in `STARTS`.
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import numpy as np
 
@@ -32,11 +33,14 @@ def init_prompt(
     "labels", an embedding of each of `label_words`, then as "vocab"; "text", those of a `text`;
     "normal", numbers from N(0, 1), with which vectors are much longer than a word's.
 
-    Raises MiniptError for a length that leaves no room for text, an unknown method, and for a
-    missing text or missing label words where the method needs them.
+    Raises MiniptError for a length that leaves no room for text, a seed that is no whole number
+    from 0 on, an unknown method, and for a missing text or missing label words where the method
+    needs them.
     """
     most = base.config.context - 1
-    if not 1 <= length <= most:
+    if not (isinstance(seed, Integral) and seed >= 0):
+        raise MiniptError(f"a seed is a whole number from 0 on, not {seed!r}")
+    if not (isinstance(length, Integral) and 1 <= length <= most):
         raise MiniptError(f"a prompt for base {base.name!r} has 1 to {most} vectors, not {length}")
     if method not in STARTS:
         raise MiniptError(f"unknown start {method!r}: choose one of {', '.join(STARTS)}")

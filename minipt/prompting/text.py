@@ -50,6 +50,11 @@ class Batch:
                 f"a batch's ids have shape (B, T), B and T at least 1, not {self.ids.shape}"
             )
         B, T = self.ids.shape
+        if self.choices is not None and not (self.choices.ndim in (1, 2) and len(self.choices)):
+            raise MiniptError(
+                f"a batch's choices have shape (K,) or (K, C), K at least 1, not "
+                f"{self.choices.shape}"
+            )
         several = self.targets.ndim == 2 and self.targets.shape[0] == B and self.positions is None
         for name in ("lengths", "positions") + (() if several else ("targets",)):
             shape = np.shape(getattr(self, name))
@@ -101,6 +106,10 @@ def _numbers(name: str, values: object) -> np.ndarray:
     vectors = name == "choices" and array.ndim == 2 and array.dtype.kind == "f"
     if array.size and array.dtype.kind not in "iu" and not vectors:
         raise MiniptError(f"a batch's {name} are whole numbers, not {array.dtype}")
+    if array.dtype.kind == "u":  # with whole numbers that have a sign, NumPy would make floats
+        if array.max(initial=0) > np.iinfo(np.int64).max:
+            raise MiniptError(f"a batch's {name} are whole numbers below 2**63")
+        array = array.astype(np.int64)
     return array
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.files.versions import versions
+from minipt.files.versions import machine, versions
 from minipt.learning.evaluate import Evaluation, evaluate, task_question
 from minipt.learning.settings import Settings
 from minipt.learning.tune import PromptLearner, Run
@@ -128,7 +128,9 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
         "seconds": round(run.seconds, 3),
         "settings": asdict(run.settings),
         "source": task.source,
+        "data": {"sha256": task.digest} | task.sizes,
         "versions": versions(),
+        "machine": machine(),
     }
 
 

@@ -132,10 +132,15 @@ class Task:
             sha256.update(piece.encode())
         return sha256.hexdigest()
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many texts each split has."""
+        return {name: len(getattr(self, name).texts) for name in ("train", "validation", "test")}
+
     def summary(self) -> str:
         """Lines with the sizes, what was left out, class shares and the majority accuracy."""
         splits = (self.train, self.validation, self.test)
-        sizes = [len(split.texts) for split in splits]
+        sizes = list(self.sizes.values())
         counts = Counter(answer for split in splits for answer in split.answers)
         if self.labels:
             answers, what = "classes: ", "labels"

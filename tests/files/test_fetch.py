@@ -4,6 +4,7 @@ import errno
 import hashlib
 import importlib.util
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -479,6 +480,53 @@ def test_file_replaces_the_old_one_only_when_complete(tmp_path):
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert left_in(tmp_path) == ["curves.png"]
+
+
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path):
+    target, link = tmp_path / "elsewhere" / "target.txt", tmp_path / "link.txt"
+    link.symlink_to(target)
+    for text in ("new", "newer"):
+        with complete_file(link) as partial:
+            partial.write_text(text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+    assert left_in(tmp_path / "elsewhere") == ["target.txt"]
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(MiniptError, match="cannot be written"), complete_file(tmp_path / "round"):
+        pytest.fail("the block should not run")
+
+
+def test_a_link_that_leads_nowhere_is_no_place_for_a_directory(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(MiniptError, match="exists already"), complete_directory(tmp_path / "link"):
+        pytest.fail("the block should not run")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link"):
+        with pytest.raises(MiniptError, match="is a pipe, a socket or a device"):
+            with complete_file(path):
+                pytest.fail("the block should not run")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert left_in(tmp_path) == ["link", "pipe"]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root makes and replaces devices"
+)
+def test_a_device_is_not_replaced(tmp_path):
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except OSError:
+        pytest.skip("no device can be made here")
+    with pytest.raises(MiniptError, match="is a pipe, a socket or a device"), complete_file(device):
+        pytest.fail("the block should not run")
+    assert stat.S_ISCHR(device.stat().st_mode)
 
 
 @pytest.mark.parametrize(

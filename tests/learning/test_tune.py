@@ -23,6 +23,7 @@ from minipt.prompting.starts import init_prompt
 from minipt.prompting.text import Batch, QuestionFormat, encode
 from minipt.prompting.verbalizer import label_tokens
 from minipt.prompting.wiring import logits
+from minipt.rivals import find_learner
 from minipt.tasks.task import Split
 
 tuning = sys.modules["minipt.learning.tune"]
@@ -283,6 +284,91 @@ def test_a_checkpoint_that_contradicts_itself_cannot_be_resumed(base, task, tmp_
         refused(base, task, path, "is no checkpoint that can be used .*remove it and start")
     write_tensors(path, arrays, record)
     tune(base, task, path, resume=True, **QUICK)
+
+
+# What is changed in the file, and what the sentence says of it.
+DAMAGE = {
+    "longer": (lambda a, r: r["history"].extend([r["history"][-1]] * 90), "has 98 steps, the run has 12"),
+    "cut": (lambda a, r: r["history"].pop(), "its best step is|does not end where its arrays do"),
+    "cut-to-a-look": (lambda a, r: r["history"].__delitem__(slice(5, None)), "best step|does not end"),
+    "cut-to-the-start": (lambda a, r: r["history"].__delitem__(slice(1, None)), "best step|array too many"),
+    "empty": (lambda a, r: r["history"].clear(), "has -1 steps"),
+    "no-loss": (lambda a, r: r["history"][3].pop("loss"), "damaged at step 3"),
+    "no-norm": (lambda a, r: r["history"][3].pop("prompt_norm"), "damaged at step 3"),
+    "no-validation": (lambda a, r: r["history"][4].pop("validation_accuracy"), "at step 4"),
+    "not-finite": (lambda a, r: r["history"][4].update(loss=math.nan), "damaged at step 4"),
+    "text": (lambda a, r: r["history"][4].update(loss="0.5"), "damaged at step 4"),
+    "huge": (lambda a, r: r["history"][4].update(loss=10**400), "damaged at step 4"),
+    "more": (lambda a, r: r["history"][4].update(extra=1), "damaged at step 4"),
+    "best-float": (lambda a, r: r.update(best_step=float(r["best_step"])), "its best step is"),
+    "best-other": (lambda a, r: r.update(best_step=1), "its best step is"),
+    "seconds": (lambda a, r: r.update(seconds=math.inf), "it took inf seconds"),
+    "trained-row": (lambda a, r: a.update({"trained.prompt": a["trained.prompt"][:1]}), "of shape"),
+    "trained-one": (lambda a, r: a.update({"trained.prompt": np.zeros(1, "f4")}), "of shape"),
+    "trained-scalar": (lambda a, r: a.update({"best.prompt": np.zeros((), "f4")}), "of shape"),
+    "trained-type": (lambda a, r: a.update({"best.prompt": np.zeros((3, 8))}), "is float64 of"),
+    "trained-other": (lambda a, r: a["trained.prompt"].__iadd__(1), "does not end where"),
+    "renamed": (lambda a, r: a.update({"best.vectors": a.pop("best.prompt")}), "prompt is missing"),
+    "nan": (lambda a, r: a["best.prompt"].fill(np.nan), "holds numbers that are not finite"),
+    "unknown": (lambda a, r: a.update({"other": np.zeros(3, "f4")}), "other is an array too many"),
+    "mean-shape": (lambda a, r: a.update({MEAN: a[MEAN][:1]}), "optimizer.prompt.mean is float32"),
+    "mean-nan": (lambda a, r: a[MEAN].fill(np.inf), "optimizer.prompt.mean holds numbers"),
+    "mean-missing": (lambda a, r: a.pop(MEAN), "the checkpoint lacks the optimizer's prompt.mean"),
+    "no-memory": (lambda a, r: (a.pop(MEAN), a.pop(SQUARE)), "lacks the optimizer's prompt.mean"),
+}  # fmt: skip
+MEAN, SQUARE = "optimizer.prompt.mean", "optimizer.prompt.square"
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_at_once(base, task, ctrl_c, tmp_path, monkeypatch, case):
+    """Before anything is learnt again, even where the file has the sha256 of its content."""
+    path = tmp_path / "checkpoint.safetensors"
+    with ctrl_c(9):
+        tune(base, task, path, **QUICK)
+    arrays, record = read_tensors(path, "checkpoint", "")
+    assert record["history"][-1]["step"] == 8
+    change, match = DAMAGE[case]
+    change(arrays, record)
+    write_tensors(path, arrays, record)
+    monkeypatch.setattr(learning, "_measure", None)  # nothing is measured
+    refused(base, task, path, rf"({match}).*remove it and start without resuming")
+
+
+def test_one_bit_of_a_checkpoint(base, task, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    tune(base, task, path, **QUICK)
+    whole = bytearray(path.read_bytes())
+    whole[-3] ^= 1
+    path.write_bytes(whole)
+    refused(base, task, path, "has changed since minipt wrote it .*start without resuming")
+
+
+def test_a_checkpoint_from_before_is_resumed(base, task, ctrl_c, tmp_path):
+    """Without a sha256, as minipt wrote them until there was one."""
+    path = tmp_path / "checkpoint.safetensors"
+    whole = tune(base, task, **QUICK)
+    with ctrl_c(7):
+        tune(base, task, path, **QUICK)
+    arrays, record = read_tensors(path, "checkpoint", "")
+    save_file(arrays, path, {"minipt": json.dumps(record)})
+    assert bits(tune(base, task, path, resume=True, **QUICK)) == bits(whole)
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e38, 1e300])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_learning_that_overflows_is_refused(base, task, rate, steps):
+    settings = QUICK | {"steps": steps, "learning_rate": rate, "warmup": 0}
+    with pytest.raises(MiniptError, match=r"learning rate") as caught:
+        tune(base, task, **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["probe", "full"])
+def test_learners_without_measurements_are_looked_at_too(base, task, name):
+    settings = Settings(**QUICK | {"steps": 1, "learning_rate": 1e300, "warmup": 0})
+    learner = find_learner(name)(base, task, settings)
+    with pytest.raises(MiniptError, match="what learns is not finite at step 1"):
+        learning.learn(learner, task, settings)
 
 
 def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):

@@ -97,8 +97,23 @@ def test_junk_is_refused(saved, base, junk):
 def rewrite(path: Path, tensors: dict | None = None, **metadata: str) -> None:
     with safe_open(path, framework="numpy") as file:
         tensors = tensors or {"prompt": file.get_tensor("prompt")}
-        metadata = file.metadata() | metadata
-    save_file(tensors, path, metadata)
+        record = json.loads(file.metadata()["minipt"])
+    record.pop("sha256", None)  # as a file from before
+    save_file(tensors, path, {"minipt": json.dumps(record)} | metadata)
+
+
+def test_a_prompt_that_has_changed_is_refused(saved, base):
+    """One bit of the numbers, or one letter of the record."""
+    whole = saved.read_bytes()
+    for place in (len(whole) - 2, whole.index(b"vocab")):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        saved.write_bytes(damaged)
+        with pytest.raises(MiniptError, match=r"has changed since minipt wrote it \(its sha256"):
+            load_prompt(saved, base)
+    saved.write_bytes(whole)
+    rewrite(saved)
+    assert load_prompt(saved, base).about["method"] == "vocab"
 
 
 def test_a_safetensors_file_of_something_else_is_refused(saved, base):
@@ -190,7 +205,6 @@ def test_numbers_beyond_float32_are_refused_when_loaded(saved, base, bad):
 def test_bfloat16_is_read_and_smaller_numbers_are_refused(saved, base, kind):
     with safe_open(saved, framework="numpy") as file:
         vectors, metadata = file.get_tensor("prompt"), file.metadata()
-    metadata.pop("sha256", None)
     half = (vectors.view(np.uint32) >> 16).astype("<u2").tobytes()
     data = half if kind == "BF16" else bytes(vectors.size)
     write_parts(saved, {"prompt": (kind, vectors.shape, data)}, metadata)

@@ -141,7 +141,15 @@ BROKEN = [
     ("a.jsonl", ROW + b'{"prompt": "\\ud800", "response": "b"}', "has at line 2 no JSON object"),
     ("a.jsonl", ROW + b'"prompt"', "has at line 2 no JSON object"),
     ("a.jsonl", ROW + 100_000 * b"[", "has at line 2 no JSON object"),
-    ("a.json", b"[\n" + ROW + b"]", "has at line 1 no JSON object"),
+    ("a.json", b"[\n" + ROW + b"]", "a has only 1 different prompts"),
+    ("a.json", b"[\n" + ROW, "has at line 1 no JSON object"),
+    ("a.json", b"[" + ROW + b', "b"]', "has at entry 2 no JSON object"),
+    ("a.json", 100_000 * b"[", "has at line 1 no JSON object"),
+    (
+        "a.jsonl",
+        ROW + b'{"messages": []}',
+        "at line 2 no JSON object .*, but 'messages': write them under these names",
+    ),
     ("a.jsonl", ROW + b'{"prompt": "\xe9", "response": "b"}', "is not UTF-8 at line 2"),
     (
         "a.jsonl",

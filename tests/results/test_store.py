@@ -74,6 +74,30 @@ def test_what_is_there_is_never_taken(here):
             choose(name)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere not everyone may make a link")
+@pytest.mark.parametrize("place", ["runs", "runs/sms-spam-tiny-0", "runs/mine.unfinished"])
+def test_a_link_that_leads_nowhere_is_taken(here, place):
+    (here / place).parent.mkdir(exist_ok=True)
+    (here / place).symlink_to("nowhere")
+    if place == "runs":
+        for name in (None, "mine"):
+            with pytest.raises(MiniptError, match="runs cannot be made .*: remove what stands"):
+                choose(name)
+        with pytest.raises(MiniptError, match="no interrupted run"):
+            choose(resume=True)
+    elif place == "runs/mine.unfinished":
+        with pytest.raises(MiniptError, match="exists already"):
+            choose("mine")
+    else:
+        assert choose() == "runs/sms-spam-tiny-0-2"
+
+
+def test_a_file_in_the_place_of_the_runs_is_a_sentence(here):
+    (here / "runs").touch()
+    with pytest.raises(MiniptError, match="runs cannot be made .*: remove what stands"):
+        choose()
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "/a", "a/", 300 * "x"])
 def test_names_that_are_no_name(name):
     with pytest.raises(MiniptError, match="one plain word"):
@@ -184,11 +208,12 @@ def test_a_shipped_base_is_found_by_its_name(here, prompt):
     assert find_base(here) == find_base(here / "prompt.safetensors") == "tiny"
     (here / "run.json").write_text('{"base_path": null}')
     assert find_base(here) == "tiny"
-    (here / "run.json").write_text('{"base_path": "/another/tiny"}')
-    assert find_base(here) == "/another/tiny"
+    for encoding in ("utf-8", "utf-8-sig"):
+        (here / "run.json").write_text('{"base_path": "/another/tiny"}', encoding=encoding)
+        assert find_base(here) == "/another/tiny"
 
 
-@pytest.mark.parametrize("beside", [None, "", "[]", "{}", "junk"])
+@pytest.mark.parametrize("beside", [None, "", "[]", "{}", "junk", 100_000 * "["])
 def test_another_base_must_be_named_in_run_json(here, prompt, beside):
     prompt.save(here / "prompt.safetensors")
     if beside is not None:

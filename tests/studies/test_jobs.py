@@ -1,6 +1,7 @@
 """Runs done once, sweeps over them, and a kill at any moment that changes nothing."""
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -121,6 +122,48 @@ def test_a_damaged_result_is_named(base, task):
         run(job(base, task))
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "3", 100_000 * "[", '{"test_accuracy": 1.0}'])
+def test_a_result_that_is_none_is_named(base, task, content):
+    place = run(job(base, task)).job.directory
+    (place / "run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(MiniptError, match=f"run.json .*: remove {place}$"):
+        run_all([job(base, task)])
+
+
+def test_a_result_that_has_changed_is_refused_and_one_from_before_is_read(base, task):
+    result = run(job(base, task))
+    path = result.job.directory / "run.json"
+    record = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(record | {"correct": 1}), encoding="utf-8")
+    with pytest.raises(MiniptError, match="has changed since minipt wrote it"):
+        run(job(base, task))
+    del record["sha256"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert run(job(base, task)).record == record == result.record
+    for wrong in ({"test_accuracy": math.nan}, {"correct": "8"}, {"fingerprint": ""}):
+        path.write_text(json.dumps(record | wrong), encoding="utf-8")
+        with pytest.raises(MiniptError, match="is no result of this run: remove"):
+            run(job(base, task))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda x: {"vectors": x}, "prompt is missing"),
+        (lambda x: {"prompt": x, "head": x}, "head is an array too many"),
+        (lambda x: {"prompt": x[:1]}, r"prompt is float32 of shape \(1, 8\), not .* \(3, 8\)"),
+        (lambda x: {"prompt": x[0]}, r"prompt is float32 of shape \(8,\)"),
+        (lambda x: {"prompt": x * np.float32(np.nan)}, "prompt holds numbers that are not finite"),
+    ],
+)
+def test_other_arrays_than_the_jobs_are_named(base, task, change, match):
+    place = run(job(base, task)).job.directory
+    arrays, record = read_tensors(place / "arrays.safetensors", "result", "")
+    write_tensors(place / "arrays.safetensors", change(arrays["prompt"]), record)
+    with pytest.raises(MiniptError, match=f"{match}.*: remove {place}$"):
+        run(job(base, task)).prompt()
+
+
 def test_what_is_remembered_is_made_once():
     made = []
     for _ in range(2):
@@ -136,6 +179,11 @@ def test_what_is_remembered_and_damaged_costs_no_runs(here):
     path.write_text("{", encoding="utf-8")
     with pytest.raises(MiniptError, match=f"remove runs/study/{path.name}$"):
         remember("a sum", [1, 2], lambda: 3)
+    path.write_text('{"result": 4, "sha256": "' + 64 * "0" + '"}', encoding="utf-8")
+    with pytest.raises(MiniptError, match=f"has changed .*: remove runs/study/{path.name}$"):
+        remember("a sum", [1, 2], lambda: 3)
+    path.write_text("4", encoding="utf-8")  # from before there was a sha256
+    assert remember("a sum", [1, 2], lambda: 3) == 4
 
 
 def test_a_sweep_takes_every_combination_and_the_best_rate_on_validation(base, task):
@@ -202,9 +250,3 @@ def test_a_sweep_that_is_killed_gives_the_same_table_when_started_again(here):
         (second,) = (here / "killed").glob(f"runs/sweep-*/{name}")
         assert first.read_bytes() == second.read_bytes()
     assert not list((here / "killed").glob("runs/study/*.unfinished"))
-
-
-def test_an_array_in_another_order_of_memory_is_written_as_it_reads(here):
-    array = np.arange(6.0).reshape(2, 3)
-    write_tensors(here / "file", {"array": array.T}, {})
-    np.testing.assert_array_equal(read_tensors(here / "file", "", "")[0]["array"], array.T)
