@@ -8,6 +8,7 @@ import csv
 import json
 import re
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from minipt.errors import MiniptError
@@ -193,11 +194,10 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _first_other_line(path: Path) -> int:
-    """The first line that is not UTF-8."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                break
+    """The first line that is not UTF-8, of a file that has one."""
+    number = 1
+    with open(path, "rb") as file, suppress(UnicodeDecodeError):
+        for line in file:
+            line.decode()
+            number += 1
     return number

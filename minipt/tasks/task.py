@@ -31,7 +31,10 @@ FEWEST_PER_CLASS = 3
 
 @dataclass(frozen=True)
 class Split:
-    """N texts and their classes. Raises MiniptError for none, and for labels that are no classes."""
+    """N texts and their classes.
+
+    Raises MiniptError for none, and for labels that do not count classes.
+    """
 
     texts: list[str]
     labels: np.ndarray  # (N,) int, an index into Task.labels

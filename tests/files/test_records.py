@@ -73,7 +73,7 @@ def test_numbers_that_were_converted_are_read(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", 100_000 * b"["])
 def test_what_is_no_json_is_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(MiniptError, match="cannot be read .*: do it again") as caught:
+    with pytest.raises(MiniptError, match=r"cannot be read .*: do it again") as caught:
         read_record(tmp_path / "file", "do it again")
     assert "\n" not in str(caught.value)
 
@@ -89,7 +89,7 @@ def test_what_is_missing_is_refused(tmp_path):
 def test_no_pipe_is_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for read in (read_record, lambda path, advice: read_tensors(path, "file", advice)):
-        with pytest.raises(MiniptError, match="no regular file|not a regular file|a device"):
+        with pytest.raises(MiniptError, match="a device"):
             read(tmp_path / "pipe", "do it again")
 
 

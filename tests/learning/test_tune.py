@@ -275,7 +275,11 @@ def test_a_checkpoint_that_contradicts_itself_cannot_be_resumed(base, task, tmp_
         ({"history": [1, 2]}, {}),
         ({"history": halves}, {}),
         ({"best_step": 999}, {}),
+        ({"best_step": 1}, {}),
+        ({"best_step": float(record["best_step"])}, {}),
         ({"seconds": None}, {}),
+        ({"seconds": math.inf}, {}),
+        ({"seconds": -1}, {}),
         ({"identity": []}, {}),
         ({}, {"trained.prompt": narrow}),
         ({}, {"best.prompt": narrow}),
@@ -286,37 +290,35 @@ def test_a_checkpoint_that_contradicts_itself_cannot_be_resumed(base, task, tmp_
     tune(base, task, path, resume=True, **QUICK)
 
 
-# What is changed in the file, and what the sentence says of it.
-DAMAGE = {
-    "longer": (lambda a, r: r["history"].extend([r["history"][-1]] * 90), "has 98 steps, the run has 12"),
-    "cut": (lambda a, r: r["history"].pop(), "its best step is|does not end where its arrays do"),
-    "cut-to-a-look": (lambda a, r: r["history"].__delitem__(slice(5, None)), "best step|does not end"),
-    "cut-to-the-start": (lambda a, r: r["history"].__delitem__(slice(1, None)), "best step|array too many"),
-    "empty": (lambda a, r: r["history"].clear(), "has -1 steps"),
-    "no-loss": (lambda a, r: r["history"][3].pop("loss"), "damaged at step 3"),
-    "no-norm": (lambda a, r: r["history"][3].pop("prompt_norm"), "damaged at step 3"),
-    "no-validation": (lambda a, r: r["history"][4].pop("validation_accuracy"), "at step 4"),
-    "not-finite": (lambda a, r: r["history"][4].update(loss=math.nan), "damaged at step 4"),
-    "text": (lambda a, r: r["history"][4].update(loss="0.5"), "damaged at step 4"),
-    "huge": (lambda a, r: r["history"][4].update(loss=10**400), "damaged at step 4"),
-    "more": (lambda a, r: r["history"][4].update(extra=1), "damaged at step 4"),
-    "best-float": (lambda a, r: r.update(best_step=float(r["best_step"])), "its best step is"),
-    "best-other": (lambda a, r: r.update(best_step=1), "its best step is"),
-    "seconds": (lambda a, r: r.update(seconds=math.inf), "it took inf seconds"),
-    "trained-row": (lambda a, r: a.update({"trained.prompt": a["trained.prompt"][:1]}), "of shape"),
-    "trained-one": (lambda a, r: a.update({"trained.prompt": np.zeros(1, "f4")}), "of shape"),
-    "trained-scalar": (lambda a, r: a.update({"best.prompt": np.zeros((), "f4")}), "of shape"),
-    "trained-type": (lambda a, r: a.update({"best.prompt": np.zeros((3, 8))}), "is float64 of"),
-    "trained-other": (lambda a, r: a["trained.prompt"].__iadd__(1), "does not end where"),
-    "renamed": (lambda a, r: a.update({"best.vectors": a.pop("best.prompt")}), "prompt is missing"),
-    "nan": (lambda a, r: a["best.prompt"].fill(np.nan), "holds numbers that are not finite"),
-    "unknown": (lambda a, r: a.update({"other": np.zeros(3, "f4")}), "other is an array too many"),
-    "mean-shape": (lambda a, r: a.update({MEAN: a[MEAN][:1]}), "optimizer.prompt.mean is float32"),
-    "mean-nan": (lambda a, r: a[MEAN].fill(np.inf), "optimizer.prompt.mean holds numbers"),
-    "mean-missing": (lambda a, r: a.pop(MEAN), "the checkpoint lacks the optimizer's prompt.mean"),
-    "no-memory": (lambda a, r: (a.pop(MEAN), a.pop(SQUARE)), "lacks the optimizer's prompt.mean"),
-}  # fmt: skip
 MEAN, SQUARE = "optimizer.prompt.mean", "optimizer.prompt.square"
+ROW, SCALAR = np.zeros((1, 8), np.float32), np.zeros((), np.float32)
+# What is done to a file's arrays and to its history, and what the sentence says of it.
+DAMAGE = {
+    "longer": (lambda a, h: h.extend(h[-1:] * 90), "has 98 steps, the run has 12"),
+    "cut": (lambda a, h: h.pop(), "its best step is|does not end where its arrays do"),
+    "cut-to-a-look": (lambda a, h: h.__delitem__(slice(5, None)), "best step is|does not end"),
+    "cut-to-the-start": (lambda a, h: h.__delitem__(slice(1, None)), "best step|array too many"),
+    "empty": (lambda a, h: h.clear(), "has -1 steps"),
+    "no-loss": (lambda a, h: h[3].pop("loss"), "damaged at step 3"),
+    "no-norm": (lambda a, h: h[3].pop("prompt_norm"), "damaged at step 3"),
+    "no-validation": (lambda a, h: h[4].pop("validation_accuracy"), "damaged at step 4"),
+    "not-finite": (lambda a, h: h[4].update(loss=math.nan), "damaged at step 4"),
+    "text": (lambda a, h: h[4].update(loss="0.5"), "damaged at step 4"),
+    "huge": (lambda a, h: h[4].update(loss=10**400), "damaged at step 4"),
+    "more": (lambda a, h: h[4].update(extra=1), "damaged at step 4"),
+    "row": (lambda a, h: a.update({"trained.prompt": ROW}), "trained.prompt is float32 of shape"),
+    "one": (lambda a, h: a.update({"trained.prompt": ROW[0, :1]}), "trained.prompt is float32"),
+    "scalar": (lambda a, h: a.update({"best.prompt": SCALAR}), "best.prompt is float32 of shape"),
+    "type": (lambda a, h: a.update({"best.prompt": np.zeros((3, 8))}), "best.prompt is float64"),
+    "others": (lambda a, h: a["trained.prompt"].__iadd__(1), "does not end where its arrays do"),
+    "renamed": (lambda a, h: a.update({"best.p": a.pop("best.prompt")}), "best.p is an array too"),
+    "nan": (lambda a, h: a["best.prompt"].fill(np.nan), "best.prompt holds numbers that are not"),
+    "unknown": (lambda a, h: a.update({"other": ROW}), "other is an array too many"),
+    "mean-shape": (lambda a, h: a.update({MEAN: ROW}), "prompt.mean is float32 of shape"),
+    "mean-infinite": (lambda a, h: a[MEAN].fill(np.inf), "prompt.mean holds numbers that are not"),
+    "mean-missing": (lambda a, h: a.pop(MEAN), "the checkpoint lacks the optimizer's prompt.mean"),
+    "no-memory": (lambda a, h: (a.pop(MEAN), a.pop(SQUARE)), "lacks the optimizer's prompt.mean"),
+}
 
 
 @pytest.mark.parametrize("case", DAMAGE)
@@ -328,7 +330,7 @@ def test_a_damaged_checkpoint_is_refused_at_once(base, task, ctrl_c, tmp_path, m
     arrays, record = read_tensors(path, "checkpoint", "")
     assert record["history"][-1]["step"] == 8
     change, match = DAMAGE[case]
-    change(arrays, record)
+    change(arrays, record["history"])
     write_tensors(path, arrays, record)
     monkeypatch.setattr(learning, "_measure", None)  # nothing is measured
     refused(base, task, path, rf"({match}).*remove it and start without resuming")

@@ -81,7 +81,7 @@ def test_a_link_that_leads_nowhere_is_taken(here, place):
     (here / place).symlink_to("nowhere")
     if place == "runs":
         for name in (None, "mine"):
-            with pytest.raises(MiniptError, match="runs cannot be made .*: remove what stands"):
+            with pytest.raises(MiniptError, match=r"runs cannot be made .*: remove what stands"):
                 choose(name)
         with pytest.raises(MiniptError, match="no interrupted run"):
             choose(resume=True)
@@ -94,7 +94,7 @@ def test_a_link_that_leads_nowhere_is_taken(here, place):
 
 def test_a_file_in_the_place_of_the_runs_is_a_sentence(here):
     (here / "runs").touch()
-    with pytest.raises(MiniptError, match="runs cannot be made .*: remove what stands"):
+    with pytest.raises(MiniptError, match=r"runs cannot be made .*: remove what stands"):
         choose()
 
 
