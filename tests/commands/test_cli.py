@@ -428,7 +428,7 @@ def test_a_loss_that_is_not_finite_keeps_what_was_learnt_before(call, job, here,
 def test_a_rate_that_is_too_high_is_told_without_warnings(call, job, here):
     status, _, err = call(*job, "--learning-rate", "1e300")
     assert status == 1
-    assert "not finite at step 2: lower the learning rate, 1e+300" in one_sentence(err)
+    assert "not finite at step 1: lower the learning rate, 1e+300" in one_sentence(err)
 
 
 def test_what_is_wrong_with_label_words_is_said_before_the_introduction(call, job, here):
