@@ -1,7 +1,6 @@
 """Calls of the API that are damaged: functions, and sound arguments for each."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from helpers.bases import base_that_reads, small_task

@@ -71,7 +71,7 @@ def replace_file(path: Path, rng: random.Random) -> None:
 
 
 def damage_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Bits flipped, a slice lost, repeated, emptied or put in, an end cut off. Early is likelier."""
+    """A bit flipped, a slice lost, repeated, emptied or put in, the end cut off; early is likelier."""
     start = int(len(data) * rng.random() ** 3)
     stop = min(len(data), start + rng.choice((1, 8, 100, len(data))))
     before, part, after = data[:start], data[start:stop], data[stop:]
@@ -159,9 +159,7 @@ def near(value: object, rng: random.Random) -> object:
     if isinstance(value, bool) or value is None or rng.random() < 0.4:
         return wild(rng)
     if isinstance(value, int | float):
-        return rng.choice(
-            (*NUMBERS, value + 1, value * 2, -value, float(value), str(value), [value])
-        )
+        return rng.choice((*NUMBERS, value + 1, value * 2, -value, str(value), [value]))
     if isinstance(value, str):
         cut = rng.randrange(len(value) + 1)
         return rng.choice((value[:cut], value * 2, value[:cut] + rng.choice(TEXTS) + value[cut:]))
@@ -184,13 +182,15 @@ def damage_safetensors(data: bytes, rng: random.Random) -> bytes:
             for name, part in parts.items()
         }
         facts = dict(header.get("__metadata__", {}))
+        if not all(isinstance(n, int) for part in parts.values() for n in part["shape"]):
+            return damage_bytes(data, rng)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return damage_bytes(data, rng)
     if rng.random() < 0.2:
         return _packed(damage_value(header, rng), data[8 + size :])
     if rng.random() < 0.8:
         facts.pop("sha256", None)
-    if "minipt" in facts and rng.random() < 0.5:
+    if isinstance(facts.get("minipt"), str) and rng.random() < 0.5:
         facts["minipt"] = damage_json(facts["minipt"].encode(), rng).decode(errors="replace")
     elif parts:
         name = rng.choice(list(parts))
@@ -215,7 +215,7 @@ def _packed(header: object, body: bytes) -> bytes:
 
 def damage_tensor(part: dict, body: bytes, rng: random.Random) -> tuple[dict, bytes]:
     """A tensor of a safetensors file with other numbers, another shape or another type."""
-    if part.get("dtype") != "F32" or rng.random() < 0.25:
+    if len(body) != 4 * math.prod(part["shape"]) or not body or rng.random() < 0.25:
         kind = rng.choice(list(KINDS))
         size = KINDS[kind] * math.prod(part["shape"])
         return part | {"dtype": kind}, (body * 8)[:size]

@@ -179,7 +179,7 @@ class Calls(Target):
     def damage(self, rng: random.Random) -> Callable[[], object]:
         function, sound = rng.choice(CALLS)
         arguments = dict(sound)
-        for name in rng.choices(list(arguments), k=rng.choice((1, 1, 2))):
+        for name in rng.sample(list(arguments), min(len(arguments), rng.choice((1, 1, 2)))):
             value = damage_argument(arguments[name], rng)
             large = name in LONG_WORK and isinstance(value, int | float) and value > 2
             arguments[name] = 2 if large else value
