@@ -71,7 +71,7 @@ def replace_file(path: Path, rng: random.Random) -> None:
 
 
 def damage_bytes(data: bytes, rng: random.Random) -> bytes:
-    """A bit flipped, a slice lost, repeated, emptied or put in, the end cut off; early is likelier."""
+    """A bit flipped, a slice lost, repeated, emptied or put in, the end cut off; mostly early."""
     start = int(len(data) * rng.random() ** 3)
     stop = min(len(data), start + rng.choice((1, 8, 100, len(data))))
     before, part, after = data[:start], data[start:stop], data[stop:]
