@@ -4,6 +4,7 @@ In: a path. Out: the end of a sentence. Only names and first bytes are looked at
 is the advice for a file that is truncated, and for no other.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,11 @@ KINDS = {
 }
 
 
+def is_irregular(path: Path) -> bool:
+    """Whether a path is a directory, a device or a FIFO; False too where it cannot be looked at."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 def starts_with(path: Path, beginning: bytes) -> bool:
     """Whether a regular file begins with these bytes. A device or a FIFO is not opened."""
     try:
@@ -60,7 +66,7 @@ def unreadable(path: Path, complaint: str, reason: object, advice: str) -> Minip
 
     complaint: such as "is not a JSON object"; reason: what the reader of the format said.
     """
-    if path.exists() and not path.is_file():
+    if is_irregular(path):
         return MiniptError(f"{path} {complaint}: it is a directory or a device, not a regular file")
     for beginning, kind in BEGINNINGS.items():
         if starts_with(path, beginning) and beginning.decode("latin-1") not in complaint:

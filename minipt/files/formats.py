@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from minipt.errors import MiniptError
-from minipt.files.diagnose import panics_as_errors, unreadable
+from minipt.files.diagnose import is_irregular, panics_as_errors, unreadable
 
 Tensors = dict[str, Callable[[], np.ndarray]]  # each is read when its function is called
 LARGEST_JSON = 16_000_000  # bytes
@@ -47,7 +47,7 @@ def read_json(path: Path, complaint: str, advice: str, otherwise: object = None)
     """
     kind = dict if otherwise is None else type(otherwise)
     try:
-        if path.exists() and not path.is_file():
+        if is_irregular(path):
             raise ValueError("no regular file")
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"it is larger than {LARGEST_JSON:,} bytes")
@@ -98,7 +98,7 @@ def as_float32(array: np.ndarray, where: str) -> np.ndarray:
 @contextmanager
 def _opened(path: Path, complaint: str, advice: str) -> Iterator[safe_open]:
     try:
-        if path.exists() and not path.is_file():
+        if is_irregular(path):
             raise ValueError("no regular file")
         with panics_as_errors(), safe_open(path, framework="numpy") as file:
             yield file

@@ -156,6 +156,11 @@ def encode_split(
     """
     if isinstance(split, Pairs):
         return encode_responses(base, question.template, split.texts, split.responses, room)
+    if max(split.labels) >= question.label_count:
+        raise MiniptError(
+            f"a split has the label {max(split.labels)} where there are {question.label_count} "
+            "classes, counted from 0: take the task that the split belongs to"
+        )
     if question.label_tails is not None:
         room -= max(map(len, question.label_tails)) - 1  # for a label behind the text
     token_rows, was_cut = encode(base, question.template, split.texts, room, question.lead)

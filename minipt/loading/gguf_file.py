@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from minipt.errors import MiniptError
-from minipt.files.diagnose import panics_as_errors, unreadable
+from minipt.files.diagnose import is_irregular, panics_as_errors, unreadable
 from minipt.files.formats import as_float32
 from minipt.loading.families import not_computed
 from minipt.loading.tokenizer_file import begin_with
@@ -100,7 +100,7 @@ def read_gguf(path: Path) -> GGUF:
     import gguf
 
     try:
-        if path.exists() and not path.is_file():
+        if is_irregular(path):
             raise ValueError("no regular file")
         reader = gguf.GGUFReader(path)
         values = {name: field.contents() for name, field in reader.fields.items()}

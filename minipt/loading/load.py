@@ -7,6 +7,7 @@ one at a time, so the weights are in memory once.
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -57,14 +58,14 @@ def load_base(name: str | Path) -> Base:
     path = Path(name)
     if path.suffix == ".gguf" or starts_with(path, b"GGUF"):
         return _load_gguf(path, path.stem)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _load_directory(path, path.resolve().name)
-    if HUB_ID.fullmatch(str(name)) and not path.parent.is_dir():
+    if HUB_ID.fullmatch(str(name)) and not os.path.isdir(path.parent):
         return _load_directory(_from_hub(str(name)), str(name))
     raise MiniptError(
         f"there is no base {str(name)!r}: give one of {', '.join(NAMES)}, a directory with "
         f"config.json, {WEIGHTS} and tokenizer.json, a .gguf file or a hub id such as org/model"
-        + (", not a file of another kind" if path.is_file() else "")
+        + (", not a file of another kind" if os.path.isfile(path) else "")
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minipt.errors import MiniptError
 from minipt.files.versions import versions
 from minipt.prompting.peft_adapter import read_adapter, write_adapter
 from minipt.prompting.prompt_file import Arrays, read_prompt, write_prompt
@@ -23,6 +24,7 @@ class SoftPrompt:
     about: facts for JSON (method, seed, text; after tuning also task, labels, label_words,
     template, history, versions; adapter: where `to_peft` shall differ from its defaults);
     head (K, C): the vectors that the answer is compared with, if they were trained too.
+    Raises MiniptError for vectors that are no array (P, C) of floating-point numbers.
     """
 
     vectors: np.ndarray
@@ -30,6 +32,14 @@ class SoftPrompt:
     base_name: str
     about: dict = field(default_factory=dict)
     head: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        array = self.vectors if isinstance(self.vectors, np.ndarray) else np.empty(0)
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise MiniptError(
+                "a prompt's vectors are an array (P, C) of floating-point numbers, not "
+                f"{self.vectors!r:.60}: use numpy.array(rows, numpy.float32)"
+            )
 
     def arrays(self) -> Arrays:
         """Copies of all that is trained: "prompt" (P, C) and, if there is one, "head" (K, C)."""

@@ -70,6 +70,8 @@ def read_labels(
     A leading space counts: " good" follows a text, "good" does not. Raises MiniptError where the
     tokens of one label are the beginning of another's, or its first token merges with the template.
     """
+    if len(label_words) < 2:
+        raise MiniptError(f"a task has at least two label words to choose from, not {label_words}")
     texts = [template, *(template + word for word in label_words)]
     alone, *filled = (fill(base, text, [":"])[0] for text in texts)
     if any(ids[: len(alone)] != alone for ids in filled):

@@ -235,6 +235,7 @@ def renumbered(array: np.ndarray, rng: random.Random) -> np.ndarray:
 
 def reshaped(array: np.ndarray, rng: random.Random) -> np.ndarray:
     """The same numbers, more or fewer of them, in another shape."""
+    array = np.atleast_1d(array)
     shapes = (array[:1], array[:-1], array[:0], array.T, array.ravel(), array[None], array[..., :1])
     longer = np.concatenate([array, array])
     return rng.choice((*shapes, longer, array.ravel()[:1].reshape(())))
