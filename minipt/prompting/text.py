@@ -67,7 +67,8 @@ class Batch:
         rows = self.answer_rows
         if ((rows < 0) | (rows >= self.lengths[:, None]))[self.counted].any():
             raise MiniptError("a batch's positions lie inside each text's real tokens")
-        if self.labels is not None and (self.labels.ndim != 1 or B % max(1, len(self.labels))):
+        labels = self.labels
+        if labels is not None and (labels.ndim != 1 or not labels.size or B % len(labels)):
             raise MiniptError(f"a batch of {B} rows has labels of shape {self.labels.shape}")
 
     @property

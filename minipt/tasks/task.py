@@ -40,6 +40,7 @@ class Split:
     labels: np.ndarray  # (N,) int, an index into Task.labels
 
     def __post_init__(self) -> None:
+        _check_strings(self.texts)
         labels = np.asarray(self.labels)
         if labels.shape != (len(self.texts),) or not len(labels):
             raise MiniptError(
@@ -67,6 +68,7 @@ class Pairs:
     responses: list[str]
 
     def __post_init__(self) -> None:
+        _check_strings(self.texts, self.responses)
         if len(self.texts) != len(self.responses) or not len(self.texts):
             raise MiniptError(
                 f"pairs are at least one text and a response for each, not {len(self.texts)} texts "
@@ -77,6 +79,12 @@ class Pairs:
     def answers(self) -> list[str]:
         """The N responses."""
         return self.responses
+
+
+def _check_strings(*lists: list[str]) -> None:
+    for texts in lists:
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise MiniptError('texts and responses are lists of strings, such as ["a text"]')
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from minipt.loading.load import NAMES, load_base, save_base
 from minipt.prompting.generate import generate
 from minipt.prompting.prompt import load_prompt
 from minipt.prompting.starts import init_prompt
+from minipt.tasks.task import load_csv
 
 CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")
 QUICK = ("--length", "3", "--steps", "6", "--batch-size", "8")
@@ -109,6 +110,12 @@ def test_run_json_says_at_least_this(call, job, here, saved_base):
     assert record["base_path"] == str(saved_base)
     assert record["fingerprint"] == record["fingerprint_after"] == base.fingerprint
     assert (record["seed"], record["length"], record["steps"]) == (3, 3, 6)
+    sha256 = load_csv(here / "texts.csv", "text", "label").digest
+    assert record["data"] == {"sha256": sha256, "train": 48, "validation": 6, "test": 6}
+    assert record["base_revision"] is None
+    assert record["machine"]["processor"]
+    assert record["machine"]["blas_threads"] in (None, *range(1, 1000))
+    assert record["machine"].keys() == {"processor", "simd", "blas", "blas_kernel", "blas_threads"}
     for name in ("test", "majority", "bag_of_words", "untuned", "written"):
         assert 0 <= record[f"{name}_accuracy"] <= 1
     low, high = record["interval"]

@@ -155,3 +155,9 @@ def test_peft_s_own_start_is_longer_than_words():
     vectors = init_prompt(tiny, 15, "normal").vectors
     assert abs(vectors.mean()) < 0.1
     assert 0.9 < vectors.std() < 1.1
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 0.5}, {"seed": None}, {"length": 2.5}])
+def test_numbers_that_make_no_sense(wrong):
+    with pytest.raises(MiniptError, match=r"seed is a whole number|has 1 to 15 vectors"):
+        init_prompt(random_base(0), **{"length": 3} | wrong)

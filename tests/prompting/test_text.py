@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from minipt.errors import MiniptError
-from minipt.prompting.text import QuestionFormat, batches, encode
+from minipt.prompting.text import Batch, QuestionFormat, batches, encode
 from minipt.prompting.verbalizer import label_tokens
 
 LINES = "{text}\nKind:"
@@ -90,3 +90,20 @@ def test_every_text_comes_once_beside_texts_of_its_length(lengths, size, seed):
             assert target == i
     ranges = sorted((batch.lengths.min(), batch.lengths.max()) for _, batch in found)
     assert all(first[1] <= second[0] for first, second in pairwise(ranges))
+
+
+def test_lengths_without_a_sign_are_lengths():
+    signed = Batch([[1, 2, 3], [4, 5, 6]], [3, 2], [1, 0], [5, 6], [1, 1])
+    arrays = {name: x.astype(np.uint64) for name, x in vars(signed).items() if x is not None}
+    batch = Batch(**arrays)
+    np.testing.assert_array_equal(batch.answer_rows, signed.answer_rows)
+    several = Batch(arrays["ids"], arrays["lengths"], [[1, 2], [-1, 3]])
+    assert several.answer_rows.tolist() == [[1, 2], [0, 1]]
+    with pytest.raises(MiniptError, match=r"whole numbers below 2\*\*63"):
+        Batch(np.full((1, 1), 2**63, np.uint64), [1], [0])
+
+
+@pytest.mark.parametrize("choices", [5, [], np.zeros((2, 2, 2), int)])
+def test_choices_that_are_no_list(choices):
+    with pytest.raises(MiniptError, match=r"choices have shape \(K,\) or \(K, C\), K at least 1"):
+        Batch([[1, 2]], [2], [0], choices)

