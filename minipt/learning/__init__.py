@@ -3,7 +3,7 @@
 In: a base and a task. Out: a `Run`, with the prompt that was best on validation.
 
     optimizers  optimizers and schedules
-    settings    how to learn, and what suits a base
+    settings    how to learn, and what suits a base and a task
     evaluate    what a prompt answers, and how well
     learner     what learns
     checkpoint  a run's state and its file

@@ -1,4 +1,4 @@
-"""Settings: how to learn, and the values that suit a base.
+"""Settings: how to learn, and the values that suit a base and a task.
 
 In: what the user gave. Out: `Settings`, complete and checked.
 """
@@ -13,10 +13,12 @@ from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
 COUNTS = ("length", "steps", "batch_size", "evaluate_every", "patience", "workers")
-# What suits a base of this name better than the defaults.
+# What suits a base of this name, or a base and a task of these names, better than the defaults.
 DEFAULTS_FOR = {
     "smollm2-135m": {"method": "text", "steps": 500, "learning_rate": 0.02, "evaluate_every": 250},
     "minilm": {"steps": 900, "batch_size": 32, "learning_rate": 0.02, "evaluate_every": 150},
+    # The best of 26 on validation, as the mean of three seeds: 0.719, and the defaults 0.594.
+    ("tiny", "toy"): {"method": "text", "steps": 500},
 }
 
 
@@ -74,7 +76,7 @@ class Settings:
 
 
 def defaults_for(base: Base, task: Task | None = None, **given: object) -> Settings:
-    """The settings for a base: those given, then those that suit it, then the defaults.
+    """The settings for a base and a task: those given, then what suits the two, then the defaults.
 
     A start from words takes the task's instruction where no other words are given. For a task
     without one, a start from words that was not asked for becomes the default start. Words alone
@@ -83,7 +85,8 @@ def defaults_for(base: Base, task: Task | None = None, **given: object) -> Setti
     Raises MiniptError for a value that makes no sense, by its name.
     """
     asked = {"method": "text"} if given.get("text") is not None else {}
-    values = DEFAULTS_FOR.get(base.name, {}) | asked | given
+    suited = DEFAULTS_FOR.get((base.name, task.name), {}) if task else {}
+    values = DEFAULTS_FOR.get(base.name, {}) | suited | asked | given
     if values.get("method") == "text" and values.get("text") is None:
         if task and task.opening:
             values["text"] = task.opening

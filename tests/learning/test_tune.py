@@ -425,6 +425,11 @@ def test_a_base_with_a_name_has_settings_of_its_own(base, task, monkeypatch):
     assert defaults_for(base, task).method == "text"
     assert defaults_for(base, task).steps == 7
     assert defaults_for(base, task, steps=9, method="vocab") == Settings(steps=9)
+    monkeypatch.setitem(DEFAULTS_FOR, (base.name, task.name), {"steps": 8})
+    assert defaults_for(base, task).steps == 8
+    assert defaults_for(base, task, steps=9).steps == 9
+    assert defaults_for(base).steps == defaults_for(base, replace(task, name="other")).steps == 7
+    monkeypatch.delitem(DEFAULTS_FOR, (base.name, task.name))
     wordless = replace(task, instruction="")
     assert defaults_for(base, wordless) == defaults_for(base) == Settings(steps=7)
 
