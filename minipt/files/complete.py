@@ -73,8 +73,8 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises MiniptError if `path` cannot be written, is a pipe or a device, or the disk is full.
     """
-    refuse_special(path)
     path = Path(path)
+    refuse_special(path)
     path = Path(os.path.realpath(path)) if path.name else path
     partial = _name_beside(path)
     try:

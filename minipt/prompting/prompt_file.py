@@ -4,6 +4,7 @@ In, to write: arrays and a record. Out, of a file that was read: the same, check
 dict for JSON: `fingerprint` and `base_name` of the base, and `about`, which `SoftPrompt` explains.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def write_prompt(path: str | Path, arrays: Arrays, record: dict) -> None:
 
 def read_prompt(path: str | Path, base: Base) -> tuple[Arrays, dict]:
     """Read the arrays and the record that `write_prompt` wrote. Raises as `load_prompt` does."""
-    path = Path(path, "prompt.safetensors") if Path(path).is_dir() else Path(path)
+    path = Path(path, "prompt.safetensors") if os.path.isdir(path) else Path(path)
     arrays, record = read_tensors(path, "prompt", "give a run's directory or its file")
     try:
         vectors = arrays["prompt"]

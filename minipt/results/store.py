@@ -155,7 +155,7 @@ def find_base(path: str | Path) -> str:
     of another base.
     """
     path = Path(path)
-    path = path / "prompt.safetensors" if path.is_dir() else path
+    path = path / "prompt.safetensors" if os.path.isdir(path) else path
     _, record = read_tensors(path, "prompt", "give a run's directory or its file")
     name = record.get("base_name")
     try:

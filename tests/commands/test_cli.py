@@ -325,7 +325,7 @@ WRONG = [
     (["--name", "x\x1b[31m"], "a run's name is one plain word"),
     (["--name", "\u00e4" * 31], "a run's name is one plain word"),
     (["--csv", "x" * 300], "cannot be read"),
-    (["--base", "x" * 5000], "cannot be used (File name too long)"),
+    (["--base", "x" * 5000], "there is no base 'xxx"),
     (["--resume"], "no interrupted run under runs/texts-small-0"),
 ]
 

@@ -116,10 +116,10 @@ def json_line(line: str, rng: random.Random) -> str:
 def damage_json(data: bytes, rng: random.Random) -> bytes:
     """A value of another kind, a key lost, renamed or repeated, brackets, another encoding."""
     try:
-        value = json.loads(data)
+        value = unsigned(json.loads(data), rng)
     except (ValueError, RecursionError):
         return damage_bytes(data, rng)
-    text = json.dumps(unsigned(value, rng) if rng.random() < 0.2 else damage_value(value, rng))
+    text = json.dumps(damage_value(value, rng))
     if rng.random() < 0.04:
         text = "[" * 100_000 + rng.choice(("", text + "]" * 100_000))
     if rng.random() < 0.06 and isinstance(value, dict) and value:
@@ -129,10 +129,10 @@ def damage_json(data: bytes, rng: random.Random) -> bytes:
 
 
 def unsigned(value: object, rng: random.Random) -> object:
-    """A record without its sha256, as minipt once wrote it, so that its content is looked at."""
-    value = value if isinstance(value, dict) else {}
-    kept = {key: each for key, each in value.items() if not key.endswith("sha256")}
-    return damage_value(kept, rng)
+    """Often a record without its sha256, as from before, so that all else in it is looked at."""
+    if not isinstance(value, dict) or rng.random() < 0.2:
+        return value
+    return {key: each for key, each in value.items() if not key.endswith("sha256")}
 
 
 def damage_value(value: object, rng: random.Random) -> object:
@@ -173,42 +173,44 @@ def wild(rng: random.Random) -> object:
 
 def damage_safetensors(data: bytes, rng: random.Random) -> bytes:
     """The header, the record that it holds, or an array, with all lengths made right again."""
-    size = int.from_bytes(data[:8], "little")
     try:
-        header = json.loads(data[8 : 8 + size])
-        parts = {name: header[name] for name in header if name != "__metadata__"}
-        bodies = {
-            name: data[8 + size + part["data_offsets"][0] : 8 + size + part["data_offsets"][1]]
-            for name, part in parts.items()
-        }
-        facts = dict(header.get("__metadata__", {}))
-        if not all(isinstance(n, int) for part in parts.values() for n in part["shape"]):
-            return damage_bytes(data, rng)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return damage_bytes(data, rng)
+        header, tensors, record = _unpack(data)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return damage_bytes(data, rng)  # it was damaged before
     if rng.random() < 0.2:
-        return _packed(damage_value(header, rng), data[8 + size :])
-    if rng.random() < 0.8:
-        facts.pop("sha256", None)
-    if isinstance(facts.get("minipt"), str) and rng.random() < 0.5:
-        facts["minipt"] = damage_json(facts["minipt"].encode(), rng).decode(errors="replace")
-    elif parts:
-        name = rng.choice(list(parts))
-        parts[name], bodies[name] = damage_tensor(parts[name], bodies[name], rng)
+        body = data[8 + int.from_bytes(data[:8], "little") :]
+        return _pack(damage_value(header, rng), body)
+    if record is not None:
+        record = json.dumps(unsigned(record, rng))
+    if record is not None and rng.random() < 0.5:
+        record = damage_json(record.encode(), rng).decode(errors="replace")
+    elif tensors:
+        name = rng.choice(list(tensors))
+        tensor = damage_tensor(*tensors.pop(name), rng)
         renamed = rng.choice((f"{name}s", f"module.{name}", *TEXTS))
-        change = rng.random()
-        if change < 0.1:
-            parts[renamed], bodies[renamed] = parts[name], bodies[name]
-        if change < 0.2:
-            del parts[name], bodies[name]
-    written, offset = {"__metadata__": facts} if facts else {}, 0
-    for name, part in parts.items():
-        end = offset + len(bodies[name])
-        written[name], offset = part | {"data_offsets": [offset, end]}, end
-    return _packed(written, b"".join(bodies.values()))
+        names = rng.choice([[name]] * 8 + [[], [renamed], [name, renamed]])
+        tensors |= dict.fromkeys(names, tensor)
+    header, offset = {} if record is None else {"__metadata__": {"minipt": record}}, 0
+    for name, (about, body) in tensors.items():
+        header[name] = about | {"data_offsets": [offset, offset + len(body)]}
+        offset += len(body)
+    return _pack(header, b"".join(body for _, body in tensors.values()))
 
 
-def _packed(header: object, body: bytes) -> bytes:
+def _unpack(data: bytes) -> tuple[dict, dict[str, tuple[dict, bytes]], object]:
+    """The header, what it says of each tensor with its bytes, and minipt's record or None."""
+    size = 8 + int.from_bytes(data[:8], "little")
+    header, tensors = json.loads(data[8:size]), {}
+    record = header.get("__metadata__", {}).get("minipt")
+    for name in sorted(header.keys() - {"__metadata__"}):
+        begin, end = header[name]["data_offsets"]
+        if not all(isinstance(size, int) for size in header[name]["shape"]):
+            raise TypeError("a size is no whole number")
+        tensors[name] = header[name], data[size + begin : size + end]
+    return header, tensors, None if record is None else json.loads(record)
+
+
+def _pack(header: object, body: bytes) -> bytes:
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + body
 

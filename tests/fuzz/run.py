@@ -48,6 +48,7 @@ def main() -> int:
     place = Path(tempfile.mkdtemp(prefix="minipt-fuzz-"))
     stand_alone(place)
     make_sound(place / "sound")
+    check_sound(place)
     counts: Counter[str] = Counter()
     for number in range(args.count) if args.only is None else [args.only]:
         target = args.targets[number % len(args.targets)]
@@ -82,6 +83,17 @@ def attempt(name: str, rng: random.Random, place: Path, case: Path) -> bool:
         if target.line and (not accepted or rng.random() < 0.05):
             hold_command(target.line.split())
     return accepted
+
+
+def check_sound(place: Path) -> None:
+    """Without damage every input is accepted; otherwise little would be tried."""
+    for name, target in TARGETS.items():
+        for each in target.sound:
+            case = shutil.copytree(place / "sound" / each, place / f"{name}-{each}")
+            with chdir(case):
+                if not hold(target.use, calls=False):
+                    raise AssertionError(f"the sound input of {name} is refused")
+            shutil.rmtree(case)
 
 
 def kind_of(target: str, error: BaseException) -> str:

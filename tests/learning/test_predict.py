@@ -95,3 +95,9 @@ def test_an_answer_that_is_not_finite_is_refused(base, prompt, number):
 def test_a_fresh_prompt_is_refused(base):
     with pytest.raises(MiniptError, match="not tuned for labels"):
         minipt.predict(base, init_prompt(base, 3), TEXTS)
+
+
+def test_a_label_beyond_the_classes_is_refused(base, prompt):
+    split = Split(["the film was good", "the end was bad"], np.array([0, 2]))
+    with pytest.raises(MiniptError, match="has the label 2 where there are 2 classes"):
+        minipt.evaluate(base, prompt, split)

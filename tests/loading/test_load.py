@@ -181,6 +181,11 @@ def test_an_unknown_base_is_refused(name, tmp_path, monkeypatch):
         load_base(name)
 
 
+def test_a_name_that_is_too_long_for_the_system_is_an_unknown_base():
+    with pytest.raises(MiniptError, match="there is no base 'xxx"):
+        load_base("x" * 5000)
+
+
 def test_a_file_is_no_base(directory):
     with pytest.raises(MiniptError, match="there is no base"):
         load_base(directory / "model.safetensors")

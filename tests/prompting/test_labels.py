@@ -278,3 +278,9 @@ def test_a_format_counts_its_labels():
         ).label_count
         == 2
     )
+
+
+@pytest.mark.parametrize("words", [(), (" good",)])
+def test_there_are_two_labels_to_choose_from(words):
+    with pytest.raises(MiniptError, match="at least two label words"):
+        read_labels(base_with_tokenizer(), "{text}:", words)

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from minipt.errors import MiniptError
 from minipt.prompting.prompt import SoftPrompt, load_prompt
 from minipt.prompting.starts import init_prompt
+from minipt.results.store import find_base
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +266,18 @@ def test_a_place_that_cannot_be_written_is_a_sentence(saved, base):
         init_prompt(base, 4).save(saved.parent)
     with pytest.raises(MiniptError, match="names no file"):
         init_prompt(base, 4).save("")
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    ["x", {1.0}, [[1.0]], np.ones(8, np.float32), np.ones((2, 8), int), np.array([["a"]])],
+)
+def test_a_prompts_vectors_are_an_array(base, vectors):
+    with pytest.raises(MiniptError, match=r"vectors are an array \(P, C\) of floating-point"):
+        SoftPrompt(vectors, base.fingerprint, base.name)
+
+
+@pytest.mark.parametrize("read", [find_base, lambda path: load_prompt(path, base_with_tokenizer())])
+def test_a_name_that_is_too_long_for_the_system_is_a_sentence(read):
+    with pytest.raises(MiniptError, match="there is no prompt at aaa"):
+        read("a" * 300)
