@@ -32,7 +32,7 @@ class State:
     settings: Settings
     identity: dict  # as `identify` gives it, of the base before the first step
     optimizer: Optimizer
-    arrays: Arrays  # the best on validation, not the last
+    best_arrays: Arrays  # on validation; the last ones are the learner's
     best_step: int = 0
     history: list[dict] = field(default_factory=list)
     seconds: float = 0.0
@@ -47,7 +47,7 @@ class State:
 
 
 def identify(learner: Learner, task: Task, settings: Settings) -> dict:
-    """All that decides the bits of a run."""
+    """All that decides the bits of a run, on one machine with one installation."""
     identity = {
         "base": learner.base.fingerprint,
         "task": task.digest,
@@ -91,7 +91,7 @@ def read_checkpoint(path: str | Path | None, state: State) -> None:
 
 def _parts(state: State) -> Arrays:
     """The arrays that learn and the best, under the names that they have in the file."""
-    kinds = {"trained": state.learner.arrays, "best": state.arrays}
+    kinds = {"trained": state.learner.arrays, "best": state.best_arrays}
     return {f"{kind}.{name}": x for kind, arrays in kinds.items() for name, x in arrays.items()}
 
 

@@ -61,7 +61,7 @@ def learn(
                 state.interrupted = True
         if base.fingerprint != identity["base"]:
             raise RuntimeError(f"base {base.name!r} changed while {learner.name} learnt with it")
-        put(state.arrays, learner.arrays)
+        put(state.best_arrays, learner.arrays)
         state.test, state.cut = _measure(learner, task.test), int(was_cut.sum())
     return state
 
@@ -128,7 +128,7 @@ def _look(state: State) -> None:
     best = state.history[state.best_step]
     if (accuracy, -loss) >= (best["validation_accuracy"], -best["validation_loss"]):
         state.best_step = state.step
-        state.arrays = deepcopy(state.learner.arrays)
+        state.best_arrays = deepcopy(state.learner.arrays)
 
 
 def _measure(learner: Learner, split: Split | Pairs) -> Evaluation:

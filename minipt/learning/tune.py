@@ -49,6 +49,7 @@ class PromptLearner(Learner):
         self.goes_on_from = "" if start is None else sha256(start)
         self.arrays = self.start.arrays()
         self.prompt = self.start.with_arrays(self.arrays)
+        # It holds the head itself, not a copy, so that every batch has the head as it is now.
         self.question = task_question(base, self.prompt, task.train, task)
         self.room = base.config.context - settings.length
         self.workers: Workers | None = None
@@ -112,7 +113,7 @@ def tune(
     """
     learner, settings = prepare(base, task, start, **given)
     state = learn(learner, task, settings, checkpoint, resume)
-    prompt = learner.start.with_arrays(state.arrays)
+    prompt = learner.start.with_arrays(state.best_arrays)
     prompt.about |= {"steps": state.step, "history": state.history}
     return Run(**vars(state), prompt=prompt, reading=learner.question.how)
 

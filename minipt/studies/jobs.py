@@ -154,7 +154,7 @@ def run(job: Job) -> Result:
             "test_loss": learnt.test.loss,
             "correct": learnt.test.correct,
             "total": learnt.test.total,
-            "trained_numbers": sum(array.size for array in learnt.arrays.values()),
+            "trained_numbers": sum(array.size for array in learnt.best_arrays.values()),
             "stored_bytes": sum(array.nbytes for array in learner.to_store().values()),
             "losses": [step["loss"] for step in learnt.history[1:]],
             "seconds": round(learnt.seconds, 3),

@@ -75,7 +75,7 @@ def loss_with(learner: Learner, batch: Batch, name: str, values: np.ndarray) -> 
 
 
 def bits(learnt: State) -> tuple:
-    arrays = {name: array.tobytes() for name, array in learnt.arrays.items()}
+    arrays = {name: array.tobytes() for name, array in learnt.best_arrays.items()}
     history = json.dumps(learnt.history)
     return arrays, history, learnt.best_step, learnt.test.probabilities.tobytes()
 

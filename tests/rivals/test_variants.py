@@ -205,7 +205,7 @@ def test_of_a_residual_prompt_only_the_vectors_need_to_be_kept(base, task, tmp_p
 
 
 def bits(learnt) -> tuple:
-    arrays = {name: array.tobytes() for name, array in learnt.arrays.items()}
+    arrays = {name: array.tobytes() for name, array in learnt.best_arrays.items()}
     probabilities = learnt.test.probabilities.tobytes()
     return arrays, json.dumps(learnt.history), learnt.best_step, probabilities
 
@@ -238,7 +238,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(base, task, name, ct
 @pytest.mark.parametrize("name", (*PULLED, *DRAWN))
 def test_a_variant_differs_from_the_plain_prompt(base, task, name):
     plain, variant = (run(each, base, task) for each in ("prompt", name))
-    assert plain.arrays["prompt"].shape == variant.arrays["prompt"].shape
+    assert plain.best_arrays["prompt"].shape == variant.best_arrays["prompt"].shape
     assert plain.history != variant.history
 
 
@@ -297,7 +297,7 @@ def test_a_step_of_the_search_takes_the_best_candidate_and_never_raises_the_loss
 def test_found_tokens_answer_like_the_soft_prompt_of_their_embeddings(base, task):
     learner = make("discrete", base, task)
     learnt = learn(learner, task, Settings(**QUICK))
-    ids = learnt.arrays["tokens"]
+    ids = learnt.best_arrays["tokens"]
     assert not set(ids) & set(base.tokenizer.get_added_tokens_decoder())
     vectors = base.params["token.table"][ids]
     prompt = replace(learner.start, vectors=vectors)
