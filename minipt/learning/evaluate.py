@@ -63,14 +63,19 @@ class Prediction:
 def predict(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> list[Prediction]:
     """The answers of a tuned prompt to new texts, in their order.
 
-    Raises MiniptError for a prompt that was not tuned for labels, for texts that are no list of
-    strings, a text without tokens, and answers that are not finite.
+    Raises MiniptError for a prompt that was not tuned for labels, or for another base, for texts
+    that are no list of strings, a text without tokens, and answers that are not finite.
     """
     labels = prompt.about.get("labels")
     if not labels:
         raise MiniptError("this prompt was not tuned for labels: tune one, or use minipt.generate")
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise MiniptError('texts are a list of strings, such as ["a text"]')
+    if prompt.fingerprint != base.fingerprint:
+        raise MiniptError(
+            f"the prompt was made for base {prompt.base_name!r}, not for base {base.name!r}: a "
+            "prompt works only on its own base"
+        )
     if not len(texts):
         return []
     unknown = np.zeros(len(texts), np.int64)  # no answer is right or wrong here

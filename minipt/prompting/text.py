@@ -70,6 +70,8 @@ class Batch:
         labels = self.labels
         if labels is not None and (labels.ndim != 1 or not labels.size or B % len(labels)):
             raise MiniptError(f"a batch of {B} rows has labels of shape {self.labels.shape}")
+        if labels is not None and not 0 <= labels.min() <= labels.max() < B // len(labels):
+            raise MiniptError(f"a batch's labels lie outside 0 to {B // len(labels) - 1}")
 
     @property
     def answer_rows(self) -> np.ndarray:

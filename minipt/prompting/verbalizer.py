@@ -20,6 +20,9 @@ from minipt.transformer.ragged import Stream
 from minipt.transformer.trace import ForwardOnly
 
 MASK = "[MASK]"
+OTHERWISE = (
+    "name other words (--label-words), train a head (--head) or learn to write them (--pairs)"
+)
 
 
 def question_format(
@@ -56,7 +59,9 @@ def question_format(
         sentences = _label_sentences(template, label_words)
         how = f"the cosine to the base's own embeddings of {', '.join(map(repr, sentences))}"
         template = "{text}"
-        choices = embed(base, sentences) if head is None else head
+        if head is None:
+            choices = embed(base, sentences)
+            _refuse_equal(base, label_words, choices)
     if head is not None:
         return QuestionFormat(template, head, mask, "a trained linear head")
     return QuestionFormat(template, choices, mask, how, lead, label_tails)
@@ -82,6 +87,7 @@ def read_labels(
     behind = [ids[len(alone) :] for ids in filled]  # K lists of token ids
     shared = _common_length(behind)
     lead, tails = behind[0][:shared], [ids[shared:] for ids in behind]
+    _refuse_unknown(base, label_words, behind)
     for k, tail in enumerate(tails):
         for other, longer in enumerate(tails):
             if other != k and longer[: len(tail)] == tail:
@@ -89,8 +95,7 @@ def read_labels(
                 _refuse_labels(base, label_words[k], label_words[other], why)
     first = [tail[0] for tail in tails]
     # A lone space may begin any word, so it tells nothing of the label.
-    blank = any(not base.tokenizer.decode([token]).strip() for token in first)
-    if len(set(first)) == len(first) and not blank:
+    if len(set(first)) == len(first) and not any(_is_blank(base, token) for token in first):
         return np.array(first), tuple(lead), None
     return None, tuple(lead), tuple(np.array(tail) for tail in tails)
 
@@ -98,13 +103,20 @@ def read_labels(
 def label_tokens(base: Base, label_words: Sequence[str]) -> np.ndarray:
     """The first token of each label word, for a model that fills in one. (K,)
 
-    Raises MiniptError when two label words begin with the same token.
+    Raises MiniptError when two label words begin with the same token, or one with a lone space.
     """
-    first = [int(tokens_behind(base, word)[0]) for word in label_words]
+    words = [tokens_behind(base, word).tolist() for word in label_words]
+    _refuse_unknown(base, label_words, words)
+    first = [ids[0] for ids in words]
     for k, token in enumerate(first):
         if token in first[:k]:
             why = "they begin with the same token"
             _refuse_labels(base, label_words[first.index(token)], label_words[k], why)
+        if _is_blank(base, token):
+            raise MiniptError(
+                f"base {base.name!r} fills in one token, and the label word {label_words[k]!r} "
+                f"begins with a lone space: {OTHERWISE}"
+            )
     return np.array(first)
 
 
@@ -132,11 +144,34 @@ def _common_length(rows: list[list[int]]) -> int:
     return next((n for n, column in columns if len(set(column)) > 1), min(map(len, rows)))
 
 
+def _is_blank(base: Base, token: int) -> bool:
+    return not base.tokenizer.decode([token]).strip()
+
+
+def _refuse_unknown(base: Base, label_words: Sequence[str], rows: list[list[int]]) -> None:
+    """A tokenizer drops what it does not know, or has one token for all of it."""
+    unknown = getattr(base.tokenizer.model, "unk_token", None)
+    unknown = None if unknown is None else base.tokenizer.token_to_id(unknown)
+    for word, ids in zip(label_words, rows, strict=True):
+        if unknown in ids or not base.tokenizer.decode(ids).strip():
+            raise MiniptError(
+                f"the tokenizer of base {base.name!r} has no tokens for the label word {word!r}: "
+                f"{OTHERWISE}"
+            )
+
+
+def _refuse_equal(base: Base, label_words: Sequence[str], vectors: np.ndarray) -> None:
+    for k, vector in enumerate(vectors):
+        for other in range(k):
+            if (vector == vectors[other]).all():
+                why = "its embeddings of the two are equal"
+                _refuse_labels(base, label_words[other], label_words[k], why)
+
+
 def _refuse_labels(base: Base, word: str, other: str, why: str) -> None:
     raise MiniptError(
         f"base {base.name!r} cannot tell the label words {word!r} and {other!r} apart, since "
-        f"{why}: name other words (--label-words), train a head (--head) or learn to write them "
-        "(--pairs)"
+        f"{why}: {OTHERWISE}"
     )
 
 

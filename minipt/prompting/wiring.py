@@ -168,6 +168,7 @@ def answerer(base: Base, prompt: SoftPrompt | None) -> Answerer:
 
     In front of a causal base the prompt runs now and never again, else in front of every text.
     """
+    _check_prompt(base, prompt)
     past = run_prompt(base, prompt) if base.config.causal else None
     if base.config.causal or prompt is None:
         return lambda batch: logits_after(base, batch, past)
@@ -242,14 +243,25 @@ def _forward_and_back(
     return float(loss), *backward(layout, dhidden)
 
 
+def _check_prompt(base: Base, prompt: SoftPrompt | None) -> None:
+    if prompt is None:
+        return
+    P, C = prompt.vectors.shape
+    if base.config.channels != C or not P:
+        raise MiniptError(
+            f"base {base.name!r} needs vectors of {base.config.channels} channels, the prompt's "
+            f"array has shape {prompt.vectors.shape}"
+        )
+    with np.errstate(over="ignore"):  # float64 may hold what float32 cannot
+        finite = np.isfinite(prompt.vectors.astype(base.dtype)).all()
+    if not finite:
+        raise MiniptError("the prompt holds numbers that are not finite: tune it again")
+
+
 def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
     config = base.config
+    _check_prompt(base, prompt)
     P, T = len(prompt.vectors) if prompt else 0, batch.ids.shape[1]
-    if prompt and (prompt.vectors.shape[1:] != (config.channels,) or not P):
-        raise MiniptError(
-            f"base {base.name!r} needs vectors of {config.channels} channels, the prompt's array "
-            f"has shape {prompt.vectors.shape}"
-        )
     if P + T > config.context:
         raise MiniptError(
             f"{P} prompt vectors and {T} tokens exceed the {config.context} positions of base "
@@ -266,6 +278,8 @@ def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
             f"base {base.name!r} needs choices of {config.channels} channels, the batch's have "
             f"shape {choices.shape}"
         )
+    if choices is not None and not np.isfinite(choices).all():
+        raise MiniptError("the batch's choices hold numbers that are not finite")
     checked = {"ids": (batch.ids, V), "targets": (batch.counted_targets, V)}
     if choices is not None:
         checked["targets"] = (batch.counted_targets, len(choices))

@@ -88,7 +88,7 @@ def test_a_text_without_tokens_is_refused(base, prompt):
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_an_answer_that_is_not_finite_is_refused(base, prompt, number):
     broken = replace(prompt, vectors=np.full_like(prompt.vectors, number))
-    with pytest.raises(MiniptError, match="not a finite number"), np.errstate(all="ignore"):
+    with pytest.raises(MiniptError, match="not finite"), np.errstate(all="ignore"):
         minipt.predict(base, broken, TEXTS)
 
 
@@ -101,3 +101,10 @@ def test_a_label_beyond_the_classes_is_refused(base, prompt):
     split = Split(["the film was good", "the end was bad"], np.array([0, 2]))
     with pytest.raises(MiniptError, match="has the label 2 where there are 2 classes"):
         minipt.evaluate(base, prompt, split)
+
+
+def test_a_prompt_of_another_base_is_refused():
+    base, other = base_with_tokenizer(0), base_with_tokenizer(1)
+    run = minipt.tune(base, small_task(), length=2, steps=1)
+    with pytest.raises(MiniptError, match="made for base 'random-0', not for base 'random-1'"):
+        minipt.predict(other, run.prompt, ["a day"])

@@ -212,6 +212,31 @@ def test_a_head_begins_at_the_first_token_of_each_word():
     np.testing.assert_array_equal(head_start(base, "{text}", (" good", " bad")), rows)
 
 
+@pytest.mark.parametrize("word", [" 😀", " 漢"])
+def test_a_word_that_the_tokenizer_does_not_know_is_refused(word):
+    base = marked_base()
+    with pytest.raises(MiniptError, match=f"no tokens for the label word '{word}'"):
+        question_format(base, "{text}\nIt was", (" good", word))
+
+
+def test_a_masked_model_refuses_a_lone_space():
+    base = base_that_reads("bert")
+    with pytest.raises(MiniptError, match="' 7' begins with a lone space: name other words"):
+        question_format(base, "{text}", (" good", " 7"))
+
+
+def test_an_encoder_refuses_words_of_one_embedding():
+    base = base_that_reads("encoder")
+    with pytest.raises(MiniptError, match="its embeddings of the two are equal"):
+        question_format(base, "{text}", (" good", " good"))
+
+
+@pytest.mark.parametrize("labels", [[-1, 0], [0, 2], [], [[0, 1]], [0, 1, 0]])
+def test_labels_that_no_row_has_are_refused(labels):
+    with pytest.raises(MiniptError, match="labels"):
+        minipt.Batch(np.ones((4, 3), int), [3] * 4, np.ones((4, 1), int), labels=labels)
+
+
 # A text is text.
 
 
@@ -249,7 +274,7 @@ def test_measuring_refuses_what_is_no_number():
     base, task = base_with_tokenizer(), task_of((" good", " bad"))
     prompt = random_prompt(base, 2)
     prompt.vectors[:] = np.nan
-    with pytest.raises(MiniptError, match="the answer is not a finite number"):
+    with pytest.raises(MiniptError, match="not finite"):
         evaluate(base, prompt, Split(["a", "b", "c"], np.zeros(3, int)), task)
 
 
