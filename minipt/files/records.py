@@ -77,6 +77,7 @@ def read_record(path: str | os.PathLike, advice: str) -> object:
     refuse_special(path)
     try:
         record = parse_json(path.read_bytes())
+        _refuse_nan(record)
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error, advice) from error
     if isinstance(record, dict) and record.pop("sha256", None) not in (None, _sha256(record)):
@@ -87,6 +88,14 @@ def read_record(path: str | os.PathLike, advice: str) -> object:
 def is_number(value: object) -> bool:
     """Whether a value that was read is a finite number. JSON in Python also knows NaN."""
     return type(value) in (int, float) and -LARGEST <= value <= LARGEST
+
+
+def _refuse_nan(record: object) -> None:
+    """Python's JSON knows NaN and infinity, and a record of minipt's never has them."""
+    try:
+        json.dumps(record, allow_nan=False)
+    except ValueError:
+        raise ValueError("it holds NaN or an infinite number") from None
 
 
 def _sha256(record: dict, arrays: Arrays | None = None) -> str:
