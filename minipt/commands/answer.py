@@ -18,7 +18,7 @@ from minipt.commands.arguments import (
     load_tuned,
     readable,
 )
-from minipt.commands.terminal import command_line
+from minipt.commands.terminal import command_line, is_closed
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import predict
 from minipt.prompting.generate import LIMIT, generate
@@ -50,7 +50,7 @@ def predict_command(args: argparse.Namespace) -> None:
     rows = [("answer", *labels, "text")]
     for text, each in zip(texts, predictions, strict=True):
         if args.json:
-            answer = {"label": each.label, "probabilities": each.probabilities}
+            answer = {"label": each.label, "probabilities": each.probabilities, "cut": each.cut}
             print(json.dumps({"text": text} | answer))
         rows.append((each.label, *decimals(each.probabilities.values()), text))
     if not args.json:
@@ -70,9 +70,9 @@ def refuse_without_labels(path: Path, prompt: SoftPrompt) -> None:
 
 def _read_lines() -> list[str]:
     """As a file of texts is read: UTF-8, whatever the locale, and lines of any system."""
-    if sys.stdin is None:
+    if is_closed(sys.stdin):
         return []
-    if sys.stdin.isatty():
+    if getattr(sys.stdin, "isatty", bool)():
         print("reading texts from standard input, one a line, until Ctrl-D", file=sys.stderr)
     try:
         # A stream that is no file of the system's, as in a notebook, may have no bytes.

@@ -25,13 +25,14 @@ COMMANDS = (tune_command, predict_command, generate_command, xray_command, *STUD
 COMMANDS += (bases_command, doctor_command)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str | os.PathLike] | None = None) -> int:
     """Run one command; arguments: those after the program's name, None: the process's own.
 
     Returns the exit status. Raises SystemExit(2) for arguments that argparse refuses.
     """
     with shown_streams():
-        args = _parse(sys.argv[1:] if arguments is None else arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        args = _parse([os.fspath(each) for each in given])
         return _run(args)
 
 

@@ -48,13 +48,18 @@ def shown_streams() -> Iterator[None]:
     """Standard output and standard error are such streams meanwhile.
 
     They may be any streams, those of a notebook too. What is written to a stream that the shell has
-    closed is lost.
+    closed, or a program, is lost.
     """
     with open(os.devnull, "w", encoding="utf-8") as lost:
-        out = Shown(lost if sys.stdout is None else sys.stdout)
-        err = Shown(lost if sys.stderr is None else sys.stderr, bars=True)
+        out = Shown(lost if is_closed(sys.stdout) else sys.stdout)
+        err = Shown(lost if is_closed(sys.stderr) else sys.stderr, bars=True)
         with redirect_stdout(out), redirect_stderr(err):
             yield
+
+
+def is_closed(stream: TextIO | None) -> bool:
+    """Whether a stream is closed. None is a stream that the shell has closed."""
+    return stream is None or getattr(stream, "closed", False)
 
 
 def complain(sentence: object) -> None:

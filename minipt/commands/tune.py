@@ -74,8 +74,11 @@ def tune_command(args: argparse.Namespace) -> int:
     try:
         say(introduce(task, learner, settings), flush=True)
         run = tune(base, task, checkpoint_path(directory), args.resume, **given)
-    except Exception:
+    except Exception as error:
         remove_empty(directory)
+        if isinstance(error, MiniptError) and checkpoint_path(directory).exists():
+            anew = f"to begin anew, remove {unfinished(directory)} or choose another --name"
+            raise MiniptError(f"{error}; {anew}") from error
         raise
     except KeyboardInterrupt:  # while nothing is learnt, before or after
         remove_empty(directory)

@@ -47,23 +47,40 @@ def learn(
     for split in (task.validation, task.test):  # what cannot be read is refused before the start
         encode_split(base, learner.question, split, learner.room)
     training = _training_batches(state, token_rows, targets)
-
-    def save() -> None:
-        if checkpoint is not None:
-            write_checkpoint(checkpoint, state)
-
     # What overflows ends in numbers that are not finite, and these in a sentence.
     with np.errstate(over="ignore", invalid="ignore"):
         with learner.with_workers(settings.workers):
-            try:
-                _take_steps(state, training, save)
-            except KeyboardInterrupt:
-                state.interrupted = True
+            _take_steps_and_keep(state, training, checkpoint)
         if base.fingerprint != identity["base"]:
             raise RuntimeError(f"base {base.name!r} changed while {learner.name} learnt with it")
         put(state.best_arrays, learner.arrays)
         state.test, state.cut = _measure(learner, task.test), int(was_cut.sum())
     return state
+
+
+def _take_steps_and_keep(
+    state: State, training: Iterator[Batch], checkpoint: str | Path | None
+) -> None:
+    """Take the steps that are left. Ctrl-C ends them; an error leaves no checkpoint of step 0.
+
+    Such a checkpoint holds no work, and it would stand in the way of the next run.
+    """
+    kept = state.step if state.history else None  # the checkpoint's step; None: it is not ours
+
+    def save() -> None:
+        nonlocal kept
+        if checkpoint is not None:
+            write_checkpoint(checkpoint, state)
+            kept = state.step
+
+    try:
+        _take_steps(state, training, save)
+    except KeyboardInterrupt:
+        state.interrupted = True
+    except Exception:
+        if kept == 0:
+            Path(checkpoint).unlink(missing_ok=True)
+        raise
 
 
 def _take_steps(state: State, training: Iterator[Batch], save: Callable[[], None]) -> None:

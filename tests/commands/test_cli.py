@@ -23,6 +23,7 @@ from minipt.commands.terminal import CONTROLS
 from minipt.errors import MiniptError
 from minipt.files.complete import shipped
 from minipt.learning import loop as learning
+from minipt.learning.settings import Settings
 from minipt.loading.load import NAMES, load_base, save_base
 from minipt.prompting.generate import generate
 from minipt.prompting.prompt import load_prompt
@@ -423,12 +424,34 @@ def test_no_network_and_nothing_cached(call, here, saved_base, monkeypatch):
     assert [path for path in here.rglob("*") if path.is_file()] == [here / "texts.csv"]
 
 
-def test_a_loss_that_is_not_finite_keeps_what_was_learnt_before(call, job, here, monkeypatch):
-    bad = (float("nan"), {"prompt": np.zeros((3, 8), np.float32)})
-    monkeypatch.setattr(tuning, "prompt_step", lambda *_: bad)
-    status, _, err = call(*job)
+def test_a_run_that_fails_before_a_step_is_kept_leaves_nothing(call, job, here):
+    for rate in ("1e38", "1e300"):
+        status, _, err = call(*job, "--name", "zz", "--learning-rate", rate)
+        assert status == 1
+        assert "lower the learning rate" in one_sentence(err)
+        assert left(here) == set()
+    assert call(*job, "--name", "zz")[0] == 0
+
+
+def test_a_run_that_fails_later_says_how_to_begin_anew(call, job, here, monkeypatch):
+    monkeypatch.setattr(Settings, "looks_after", lambda self, step: True)
+    real = learning._step
+
+    def fail_at_3(state, batch):
+        if state.step == 2:
+            raise MiniptError("the loss is not finite")
+        return real(state, batch)
+
+    monkeypatch.setattr(learning, "_step", fail_at_3)
+    anew = "to begin anew, remove runs/zz.unfinished or choose another --name"
+    status, _, err = call(*job, "--name", "zz")
     assert status == 1
-    assert "not finite at step 1: lower the learning rate" in one_sentence(err)
+    assert one_sentence(err).endswith(f"the loss is not finite; {anew}")
+    assert [path.name for path in here.rglob("runs/*.unfinished/*")] == ["checkpoint.safetensors"]
+    status, _, err = call(*job, "--name", "zz", "--resume", "--learning-rate", "0.01")
+    assert status == 1
+    assert "another learning_rate" in one_sentence(err)
+    assert one_sentence(err).endswith(anew)
     assert [path.name for path in here.rglob("runs/*.unfinished/*")] == ["checkpoint.safetensors"]
 
 
@@ -945,3 +968,31 @@ def test_the_shipped_base_runs_the_shipped_task(call, here):
     assert status == 0
     assert json.loads(out)["directory"] == "runs/toy-tiny-0"
     assert call("predict", "runs/toy-tiny-0", "What a lovely day.")[0] == 0
+
+
+def test_predict_as_json_says_which_text_was_cut(call, finished, saved_base):
+    status, out, _ = call("predict", finished, "good " * 500, "good", "--json")
+    assert status == 0
+    assert [json.loads(line)["cut"] for line in out.splitlines()] == [True, False]
+
+
+class Given:
+    """A program's own standard input: it can be read, and no more."""
+
+    def read(self) -> str:
+        return "the film was good\n"
+
+
+def test_standard_input_may_be_closed_or_only_readable(call, finished, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Given())
+    assert "the film was good" in call("predict", finished)[1]
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdin", closed)
+    status, _, err = call("predict", finished)
+    assert status == 1
+    assert "there is no text to answer" in one_sentence(err)
+
+
+def test_arguments_may_be_paths(finished):
+    assert cli.main(["predict", finished, "a text"]) == 0

@@ -46,6 +46,15 @@ def test_no_streams_at_all(monkeypatch):
     assert cli.main(["predict", "nowhere", "a text"]) == 1
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_the_program_has_closed(monkeypatch, name):
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, name, stream)
+    assert cli.main(["bases"]) == 0
+    assert cli.main(["predict", "nowhere"]) == 1
+
+
 def test_an_output_that_fails_and_is_no_file_of_the_systems(monkeypatch, capfd):
     class Full(Lines):
         def write(self, text):

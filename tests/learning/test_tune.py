@@ -122,7 +122,7 @@ def test_the_base_is_unchanged_by_a_run_an_interrupted_and_a_failing_one(
             tune(base, task, tmp_path / "checkpoint.safetensors", **QUICK)
     assert base.fingerprint == before
     assert not any(array.flags.writeable for array in base.params.values())
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_changed_base_is_noticed(task, monkeypatch):
