@@ -8,8 +8,10 @@ import argparse
 import importlib.util
 import os
 import platform
+import tempfile
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
@@ -54,7 +56,8 @@ def examine() -> dict:
     except MiniptError as error:
         problems.append(f"base 'tiny' cannot be used: {error}")
     bases = {name: base_is_here(name) for name in BASES}
-    tasks = {name: task_is_here(name) for name in task_names()}
+    tasks, damaged = _look_at_tasks()
+    problems += damaged
     pip = importlib.util.find_spec("pip") is not None
     cache, writable, trouble = _look_at_cache()
     if not all(tasks.values()):
@@ -134,15 +137,33 @@ def measure_product() -> float:
     return 2 * SIDE**3 / min(seconds) / 1e9
 
 
+def _look_at_tasks() -> tuple[dict[str, bool], list[str]]:
+    """Whether the data of each task is here, and a sentence for each thing that is damaged."""
+    here, damaged = dict.fromkeys(task_names(), False), {}
+    for name in here:
+        try:
+            here[name] = task_is_here(name)
+        except MiniptError as error:
+            damaged.setdefault(str(error), []).append(name)
+    return here, [
+        f"{', '.join(names)} cannot be used: {sentence}" for sentence, names in damaged.items()
+    ]
+
+
 def _look_at_cache() -> tuple[str | None, bool, str]:
     """The cache directory, whether it may be written to, and a sentence where it may not."""
     try:
         cache = cache_directory()
     except MiniptError as error:
         return None, False, str(error)
-    nearest = cache  # or the directory above it that exists
+    nearest = cache.absolute()  # or the directory above it that exists
     while not os.path.lexists(nearest):
         nearest = nearest.parent
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return str(cache), True, ""
-    return str(cache), False, f"{cache} cannot be written: set MINIPT_CACHE to a directory that can"
+    try:
+        # Permissions do not tell: nothing can be made below /proc, not even by root.
+        with tempfile.TemporaryDirectory(dir=nearest) as trial:
+            Path(trial, cache.absolute().relative_to(nearest)).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        trouble = f"{cache} cannot be written: set MINIPT_CACHE to a directory that can"
+        return str(cache), False, trouble
+    return str(cache), True, ""

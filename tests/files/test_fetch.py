@@ -133,6 +133,23 @@ def test_a_cached_directory_that_lacks_a_member_is_named(cache, archive, pip):
     wheel = describe(archive)
     (fetch(wheel, MEMBERS) / MEMBERS[0]).unlink()
     assert f"lacks {MEMBERS[0]}: remove the directory" in failure(wheel)
+    with pytest.raises(MiniptError, match=f"lacks {MEMBERS[0]}: remove the directory"):
+        is_fetched(wheel, MEMBERS)
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda place: place.symlink_to("nowhere")])
+def test_something_else_in_the_place_of_the_directory_is_named(cache, archive, pip, make):
+    wheel = describe(archive)
+    place = cached_directory(wheel, MEMBERS)
+    place.parent.mkdir()
+    make(place)
+    assert f"{place} is no directory: remove it" in failure(wheel)
+    with pytest.raises(MiniptError, match="is no directory: remove it"):
+        is_fetched(wheel, MEMBERS)
+    place.unlink()
+    assert not is_fetched(wheel, MEMBERS)
+    fetch(wheel, MEMBERS)
+    assert is_fetched(wheel, MEMBERS)
 
 
 def test_other_members_are_another_directory(cache, archive, pip):
