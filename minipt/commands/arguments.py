@@ -84,7 +84,13 @@ def base_argument(default: str | None = NAMES[0], otherwise: str = PROMPTS_OWN) 
     """The language model. otherwise: the usual one in words, where there is no default."""
     meaning = "the language model: a name of `minipt bases`, a directory, a .gguf file or a hub id"
     meaning += "" if default else f" (default: {otherwise})"
-    return argument("--base", meaning, default=default, metavar="BASE")
+    return argument("--base", meaning, default=default, metavar="BASE", type=_named)
+
+
+def _named(base: str) -> str:
+    if not base:  # a path that is empty is the working directory
+        raise argparse.ArgumentTypeError("it is empty: give a name of `minipt bases`")
+    return base
 
 
 def task_arguments(default: str = USUAL_TASK) -> tuple[Argument, ...]:
@@ -148,7 +154,7 @@ def load_base_and_task(args: argparse.Namespace) -> tuple[Base, Task]:
 
 def load_tuned(args: argparse.Namespace) -> tuple[Base, SoftPrompt]:
     """A run's prompt and the base that it was made for, which --base may say where to find."""
-    base = load_base(args.base or find_base(args.run))
+    base = load_base(find_base(args.run) if args.base is None else args.base)
     return base, load_prompt(args.run, base)
 
 

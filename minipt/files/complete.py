@@ -44,9 +44,10 @@ def complete_directory(path: str | os.PathLike, or_empty: bool = False) -> Itera
     Raises MiniptError if `path` exists, cannot be written, or the disk is full.
     """
     path = Path(path)
+    _refuse_name(path)
     partial = _name_beside(path)
     try:
-        with _plain_errors(path):
+        with _plain_errors(path, partial):
             if not (or_empty and path.is_dir() and not any(path.iterdir())):
                 _refuse_existing(path)
             _make_parent(path)
@@ -74,16 +75,17 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
     Raises MiniptError if `path` cannot be written, is a pipe or a device, or the disk is full.
     """
     path = Path(path)
+    _refuse_name(path)
     refuse_special(path)
-    path = Path(os.path.realpath(path)) if path.name else path
-    partial = _name_beside(path)
+    target = Path(os.path.realpath(path))
+    partial = _name_beside(target)
     try:
-        with _plain_errors(path):
-            if path.is_symlink():  # it leads to itself
+        with _plain_errors(path, partial):
+            if target.is_symlink():  # it leads to itself
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            _make_parent(path)
+            _make_parent(target)
             yield partial
-            partial.replace(path)
+            partial.replace(target)
     finally:
         with suppress(OSError):  # where nothing could be written, nothing is left
             partial.unlink(missing_ok=True)
@@ -115,9 +117,14 @@ def shipped(name: str) -> Path:
     )
 
 
-def _name_beside(path: Path) -> Path:
+def _refuse_name(path: Path) -> None:
     if not path.name:
         raise MiniptError(f"'{path}' names no file or directory to write: give it a name")
+    if "\0" in str(path):
+        raise MiniptError(f"{str(path)!r} holds a NUL, which no name may hold: give another name")
+
+
+def _name_beside(path: Path) -> Path:
     # The name stays at the end, because writers such as matplotlib read the suffix.
     return path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
 
@@ -138,7 +145,7 @@ def _refuse_existing(path: Path) -> None:
 
 
 @contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
+def _plain_errors(path: Path, partial: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -146,7 +153,8 @@ def _plain_errors(path: Path) -> Iterator[None]:
             raise MiniptError(
                 f"the disk is full, so {path} was not written: make room and try again"
             ) from error
-        if error.errno in NOT_WRITABLE:
+        # Below /proc even a new name is not found.
+        if error.errno in NOT_WRITABLE or str(error.filename) == str(partial):
             raise MiniptError(
                 f"{path} cannot be written ({error.strerror}): choose a place that you may write to"
             ) from error

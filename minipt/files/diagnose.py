@@ -23,10 +23,13 @@ BEGINNINGS = {
     b"\x89HDF": "is an HDF5 file of Keras: load it with transformers 4 (from_tf=True) and save it",
     b"<": "is a web page or XML: download the file itself, not the page that shows it",
 }
-# What a directory may hold in the place of a model or a prompt, the most telling first.
-KINDS = {
+# What a directory may hold in the place of a prompt, and of a model, the most telling first.
+PROMPTS = {
     "adapter_config.json": "is an adapter of PEFT: load the base that it was made for, and the "
     "adapter with minipt.from_peft(DIRECTORY, base), whose .save(FILE) makes a prompt's file",
+    "checkpoint.safetensors": "is an interrupted run: go on with it by `minipt tune` and --resume",
+}
+MODELS = PROMPTS | {
     "prompt.safetensors": "is a run of minipt: give it to `minipt predict`, and its base to --base",
     "model-*-of-*.safetensors": "holds {} without model.safetensors.index.json: fetch that too",
     "*.gguf": "holds {}: give the path of that file",
@@ -74,9 +77,12 @@ def unreadable(path: Path, complaint: str, reason: object, advice: str) -> Minip
     return MiniptError(f"{path} {complaint} ({reason}): {advice}")
 
 
-def instead(directory: Path, otherwise: str) -> str:
-    """What a directory holds in the place of what was looked for, or `otherwise`."""
-    for pattern, kind in KINDS.items():
+def instead(directory: Path, otherwise: str, kinds: dict[str, str] = MODELS) -> str:
+    """What a directory holds in the place of what was looked for, or `otherwise`.
+
+    kinds: what is told apart, `MODELS` or `PROMPTS`.
+    """
+    for pattern, kind in kinds.items():
         try:
             found = sorted(directory.glob(pattern))
         except OSError:

@@ -15,10 +15,11 @@ from safetensors.numpy import save
 
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_file, refuse_special
-from minipt.files.diagnose import instead, unreadable
+from minipt.files.diagnose import PROMPTS, instead, unreadable
 from minipt.files.formats import open_tensors, parse_json, types_in
 
 Arrays = dict[str, np.ndarray]
+USUAL_NAME = "prompt.safetensors"  # of a prompt in a directory
 LARGEST = sys.float_info.max
 TYPES = {"F32", "I64"}  # safetensors' names for those that minipt writes
 CHANGED = "has changed since minipt wrote it"
@@ -47,7 +48,7 @@ def read_tensors(path: str | os.PathLike, what: str, advice: str) -> tuple[Array
     try:
         tensors, metadata = open_tensors(path, f"is no {what}, or is truncated", advice)
     except FileNotFoundError:
-        found = instead(path.parent, advice)
+        found = instead(path.parent, advice, PROMPTS) if path.name == USUAL_NAME else advice
         raise MiniptError(f"there is no {what} at {path}: {found}") from None
     try:
         record = dict(parse_json(metadata["minipt"]))

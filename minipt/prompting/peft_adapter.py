@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory
 from minipt.files.formats import as_float32, open_tensors, read_json
-from minipt.prompting.prompt_file import Arrays, check_record, check_vectors, refuse_infinite
+from minipt.prompting.prompt_file import Arrays, check_record, check_vectors, to_write
 from minipt.transformer.base import Base
 
 TENSOR = "prompt_embeddings"
@@ -60,13 +60,13 @@ def write_adapter(
     record, for which PEFT has no place (template, labels, history), and says of which vectors.
     `read_adapter` reads it; PEFT neither reads it nor writes it again.
     """
-    refuse_infinite(directory, arrays)
+    arrays = to_write(directory, arrays)
     if "head" in arrays:
         raise MiniptError(
             "the prompt was tuned with a head of its own, for which PEFT's adapters have no "
             f"place, so {directory} was not written: tune without the head"
         )
-    vectors = np.ascontiguousarray(arrays["prompt"], np.float32)  # (P, C)
+    vectors = arrays["prompt"]  # (P, C)
     tensors = save({TENSOR: vectors}, {"format": "pt"})
     config = ADAPTER | {"base_model_name_or_path": record["base_name"]}
     config |= record["about"].get("adapter", {})
@@ -98,7 +98,7 @@ def read_adapter(directory: str | Path, base: Base) -> tuple[np.ndarray, dict]:
     if promised != len(vectors) or promised is True:
         raise MiniptError(
             f"{tensors_path} holds {len(vectors)} vectors where {config_path.name} says "
-            f"num_virtual_tokens = {promised!r}: the two files are not of one adapter"
+            f"num_virtual_tokens = {promised!r:.200}: the two files are not of one adapter"
         )
     if record is None:
         _check_model(config_path, config, base)
@@ -119,13 +119,13 @@ def _read_config(path: Path) -> dict:
         raise MiniptError(f"{path} {complaint} (it has no peft_type): {SAVE_AGAIN}")
     if (kind := config["peft_type"]) != "PROMPT_TUNING":
         raise MiniptError(
-            f"{path.parent} is a PEFT adapter of the kind {kind}; minipt reads PROMPT_TUNING only, "
+            f"{path.parent} is a PEFT adapter of the kind {kind!s:.200}; minipt reads PROMPT_TUNING only, "
             "where the vectors in front of the text are all that was learnt"
         )
     if config.get("task_type") == "SEQ_2_SEQ_LM" or config.get("num_transformer_submodules") == 2:
         raise MiniptError(
             f"{path.parent} is an adapter for an encoder and a decoder (task type "
-            f"{config.get('task_type')}), each with vectors of its own: minipt's models are one "
+            f"{config.get('task_type')!s:.200}), each with vectors of its own: minipt's models are one "
             "stack"
         )
     return config
@@ -152,10 +152,11 @@ def _check_model(path: Path, config: dict, base: Base) -> None:
             raise MiniptError(
                 f"{path} says {key} = {config[key]!r:.200}, where base {base.name!r} has "
                 f"{' or '.join(map(str, known))}: the adapter was made for another use or model, "
-                f"{name!r}"
+                f"{name!r:.200}"
             )
     if isinstance(name, str) and Path(name).name != Path(base.name).name:
-        print(f"{path.parent} was made for {name!r} and is read for {base.name!r}", file=sys.stderr)
+        made_for = f"{path.parent} was made for {name!r:.200}"
+        print(f"{made_for} and is read for {base.name!r}", file=sys.stderr)
 
 
 def _read_vectors(path: Path) -> np.ndarray:

@@ -20,10 +20,10 @@ Arrays = dict[str, np.ndarray]
 def write_prompt(path: str | Path, arrays: Arrays, record: dict) -> None:
     """Write one safetensors file: the tensors `prompt` (P, C) and `head` (K, C), if there is one.
 
-    Raises MiniptError when a number is not finite or the file cannot be written.
+    The numbers are written as float32. Raises MiniptError when a number is not finite in float32 or
+    the file cannot be written.
     """
-    refuse_infinite(path, arrays)
-    write_tensors(path, arrays, record)
+    write_tensors(path, to_write(path, arrays), record)
 
 
 def read_prompt(path: str | Path, base: Base) -> tuple[Arrays, dict]:
@@ -46,10 +46,18 @@ def read_prompt(path: str | Path, base: Base) -> tuple[Arrays, dict]:
     return arrays, record
 
 
-def refuse_infinite(path: str | Path, arrays: Arrays) -> None:
-    """Raise MiniptError if an array that should be written holds NaN or infinite numbers."""
+def to_write(path: str | Path, arrays: Arrays) -> Arrays:
+    """The arrays as a file holds them: float32 in the machine's byte order, and contiguous.
+
+    Raises MiniptError for NaN, infinity and numbers beyond float32.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        arrays = {name: np.ascontiguousarray(x, np.float32) for name, x in arrays.items()}
     if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise MiniptError(f"the prompt holds NaN or infinite numbers, so {path} was not written")
+        raise MiniptError(
+            f"the prompt holds NaN or infinite numbers in float32, so {path} was not written"
+        )
+    return arrays
 
 
 def check_record(path: Path, record: dict) -> None:

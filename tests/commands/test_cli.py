@@ -1019,6 +1019,24 @@ def test_predict_as_json_says_which_text_was_cut(call, finished, saved_base):
     assert [json.loads(line)["cut"] for line in out.splitlines()] == [True, False]
 
 
+@pytest.mark.parametrize("command", [("tune",), ("predict", "RUN", "a"), ("xray", "a")])
+def test_an_empty_base_is_not_the_working_directory(call, here, finished, command):
+    words = [finished if word == "RUN" else word for word in command]
+    status, _, err = call(*words, "--base", "")
+    assert status == 2
+    assert "argument --base: it is empty: give a name of `minipt bases`" in err
+
+
+def test_a_run_that_was_killed_is_named(call, here, saved_base):
+    place = here / "runs/x.unfinished"
+    place.mkdir(parents=True)
+    (place / "checkpoint.safetensors").touch()
+    status, _, err = call("predict", place, "a text", "--base", saved_base)
+    assert status == 1
+    assert "it is an interrupted run: go on with it by `minipt tune` and" in one_sentence(err)
+    assert "model" not in err
+
+
 class Given:
     """A program's own standard input: it can be read, and no more."""
 

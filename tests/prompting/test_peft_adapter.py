@@ -382,6 +382,16 @@ def test_another_name_of_the_model_is_said(base, adapter, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_long_name_of_the_model_is_shortened(base, adapter, capsys):
+    say(adapter, base_model_name_or_path="m" * 100_000)
+    minipt.from_peft(adapter, base)
+    assert len(capsys.readouterr().err) < 1000
+    say(adapter, token_dim=9)
+    with pytest.raises(MiniptError) as error:
+        minipt.from_peft(adapter, base)
+    assert len(str(error.value)) < 1000
+
+
 def test_a_config_with_a_byte_order_mark_is_read(base, adapter):
     (adapter / CONFIG).write_bytes(b"\xef\xbb\xbf" + (adapter / CONFIG).read_bytes())
     assert minipt.from_peft(adapter, base).vectors.shape == (4, 8)

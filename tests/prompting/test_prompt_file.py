@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from minipt.errors import MiniptError
-from minipt.prompting.prompt import SoftPrompt, load_prompt
+from minipt.prompting.prompt import SoftPrompt, from_peft, load_prompt
 from minipt.prompting.starts import init_prompt
 from minipt.results.store import find_base
 
@@ -281,3 +281,48 @@ def test_a_prompts_vectors_are_an_array(base, vectors):
 def test_a_name_that_is_too_long_for_the_system_is_a_sentence(read):
     with pytest.raises(MiniptError, match="there is no prompt at aaa"):
         read("a" * 300)
+
+
+def test_what_lies_beside_a_prompt_that_is_missing_is_no_model_to_name(base, tmp_path):
+    for name in ("mine.gguf", "other.safetensors", "config.json"):
+        (tmp_path / name).touch()
+    for path in (tmp_path, tmp_path / "mien.safetensors"):
+        with pytest.raises(MiniptError, match=r"no prompt at .*: give a run's directory or its"):
+            load_prompt(path, base)
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">f8", "f8", "f2", np.longdouble])
+def test_numbers_of_any_type_are_written_as_float32(base, tmp_path, dtype):
+    known = init_prompt(base, 4)
+    prompt = known.with_arrays({"prompt": np.asfortranarray(known.vectors.astype(dtype))})
+    prompt.save(tmp_path / "p.safetensors")
+    prompt.to_peft(tmp_path / "adapter")
+    expected = prompt.vectors.astype(np.float32)
+    for read in (
+        load_prompt(tmp_path / "p.safetensors", base),
+        from_peft(tmp_path / "adapter", base),
+    ):
+        assert read.vectors.dtype == np.float32
+        assert np.array_equal(read.vectors, expected)
+
+
+def test_numbers_beyond_float32_are_not_written(base, tmp_path):
+    prompt = init_prompt(base, 4)
+    prompt = prompt.with_arrays({"prompt": np.full(prompt.vectors.shape, 1e300)})
+    for write in (prompt.save, prompt.to_peft):
+        with pytest.raises(MiniptError, match="NaN or infinite numbers in float32"):
+            write(tmp_path / "p")
+    assert not list(tmp_path.iterdir())
+
+
+PLACES = ["a\0b", "a\0b/c", *(["/proc/x", "/proc/self/mem"] if Path("/proc/self").exists() else [])]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_where_nothing_can_be_written_is_a_sentence(base, place):
+    prompt = init_prompt(base, 4)
+    for write in (prompt.save, prompt.to_peft):
+        with pytest.raises(MiniptError) as error:
+            write(place)
+        assert place in str(error.value) or repr(place) in str(error.value)
+        assert ".partial-" not in str(error.value)
