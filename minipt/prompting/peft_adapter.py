@@ -119,14 +119,14 @@ def _read_config(path: Path) -> dict:
         raise MiniptError(f"{path} {complaint} (it has no peft_type): {SAVE_AGAIN}")
     if (kind := config["peft_type"]) != "PROMPT_TUNING":
         raise MiniptError(
-            f"{path.parent} is a PEFT adapter of the kind {kind!s:.200}; minipt reads PROMPT_TUNING only, "
-            "where the vectors in front of the text are all that was learnt"
+            f"{path.parent} is a PEFT adapter of the kind {kind!s:.200}; minipt reads "
+            "PROMPT_TUNING only, where the vectors in front of the text are all that was learnt"
         )
     if config.get("task_type") == "SEQ_2_SEQ_LM" or config.get("num_transformer_submodules") == 2:
         raise MiniptError(
             f"{path.parent} is an adapter for an encoder and a decoder (task type "
-            f"{config.get('task_type')!s:.200}), each with vectors of its own: minipt's models are one "
-            "stack"
+            f"{config.get('task_type')!s:.200}), each with vectors of its own: minipt's "
+            "models are one stack"
         )
     return config
 
