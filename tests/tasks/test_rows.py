@@ -51,13 +51,64 @@ def test_a_quotation_in_a_later_line_of_a_row_is_named_by_that_line(tmp_path):
 def test_a_quotation_that_swallows_whole_rows_is_refused(tmp_path):
     stray = rows(row5='"the film was bad,0', row25='it was only 5",1')
     message = failure(write(tmp_path / "a.csv", stray))
-    assert "has the row 'the text number 6 was bad,0' inside the quotation marks" in message
-    assert "'the film was bad,0" in message
+    assert "has at line 7 quotation marks around several lines that look like rows" in message
+    assert "such as 'the film was bad,0': remove the mark" in message
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "mark"),
+    [
+        ("text,label", "{text},{label}", '"'),
+        ("text,label", "{text}, {label}", '"'),
+        ("text,label", '"{text}",{label}', ""),
+        ("label,text", '{label},"{text}"', ""),
+        ("id,text,label", '1,"{text}",{label}', ""),
+        ("text,label,note", '"{text}",{label}', ""),
+        ("note,label,text", 'a,{label},"{text}"', ""),
+    ],
+)
+@pytest.mark.parametrize("apart", [1, 12])
+def test_rows_between_two_stray_marks_are_never_silent(tmp_path, header, row, mark, apart):
+    """The mark that is too many, or the two marks that are missing, in rows that may be near."""
+    lines = [row.format(text=f"the night {i}", label=("bad", "good")[i % 2]) for i in range(32)]
+    if mark:
+        lines[5] = lines[5].replace("the", f"{mark}the")
+        lines[5 + apart] = lines[5 + apart].replace(f" {5 + apart}", f" {5 + apart}{mark}")
+    else:
+        lines[5] = lines[5].replace('5"', "5")
+        lines[6 : 5 + apart] = [line.replace('"', "") for line in lines[6 : 5 + apart]]
+        lines[5 + apart] = lines[5 + apart].replace('"the', "the")
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([header, *lines]))
+    assert "has at line 7 quotation marks around several lines" in failure(path)
+
+
+def test_rows_of_pairs_between_two_stray_marks_are_refused(tmp_path):
+    lines = [f"the night {i},{('bad', 'good')[i % 2]}" for i in range(32)]
+    lines[5], lines[6] = '"the night was kind,good', 'the night was cruel",bad'
+    (tmp_path / "a.csv").write_text("\n".join(["prompt,response", *lines]))
+    with pytest.raises(MiniptError, match="or the line breaks if the lines are one text"):
+        load_pairs(tmp_path / "a.csv")
+
+
+def test_a_row_with_more_fields_than_the_header_is_refused(tmp_path):
+    message = failure(write(tmp_path / "a.csv", rows(row5="No film, never boring,1")))
+    assert "at line 7, which has 3 fields, the header has 2: put the text in quotation" in message
+    assert load_csv(write(tmp_path / "a.csv", rows(row5="a film,1,, ")), "text", "label")
+    (tmp_path / "p.csv").write_text("prompt,response\nSay film,Well, it is film\n")
+    with pytest.raises(MiniptError, match="at line 2, which has 3 fields, the header has 2"):
+        load_pairs(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize(
     "text",
-    ['"one, ""two""\nthree, four,\n1 and\nfive"', 'a "mark" in the middle', '"a\r\n\r\nb"'],
+    [
+        '"one, ""two""\nthree, four,\n1 and\nfive"',
+        '"mail:\nfrom,1\nto,x\nfilm"',
+        '"Well, 1\n0"',
+        'a "mark" in the middle',
+        '"a\r\n\r\nb"',
+    ],
 )
 def test_quotations_that_are_right_are_read(tmp_path, text):
     task = load_csv(write(tmp_path / "a.csv", rows(row5=f"{text},1")), "text", "label")

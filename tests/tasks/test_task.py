@@ -142,7 +142,7 @@ def test_csv_with_quotes_marks_and_other_columns(tmp_path):
         "left\u2028right,good,more",
         "50% &amp; {so} on,bad",
     ]
-    path = write(tmp_path / "mine.csv", rows)
+    path = write(tmp_path / "mine.csv", rows, header="text,label,other")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     task = load_csv(path, "text", "label")
     assert task.name == "mine"
