@@ -9,16 +9,25 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from minipt.errors import MiniptError
 from minipt.files.complete import refuse_special
+from minipt.files.diagnose import starts_with
 
 Example = tuple[str, str]  # a text and the name of its class, or the response to it
 Row = tuple[str, str, str]  # its place, such as "line 2", and the texts of its two columns
 
 PROMPT, RESPONSE = "prompt", "response"  # the columns of a file of pairs
 COMPLETION = "completion"  # another name of a response
+# How other files begin than text in UTF-8.
+BEGINNINGS = {
+    b"\x1f\x8b": "is compressed by gzip: unpack it",
+    b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or save the sheet as CSV",
+    b"PAR1": "is a Parquet file: save it as CSV",
+}
+JSON = re.compile(r'\s*[\[{]\s*(["\[{]|$)')  # a line that begins a file of JSON
 LINE_END = re.compile(r"\r\n?|\n")
 # A field of CSV that is whole, with its comma.
 FIELD = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^",][^,]*|),')
@@ -79,7 +88,12 @@ def _csv_rows(path: Path, first: str, second: str) -> Iterator[Row]:
             row_lines.append(line)
             yield line
 
-    reader = csv.reader(remember(_lines(path)), strict=True)
+    lines = _lines(path)
+    opening = next(lines, "")
+    if JSON.match(opening):
+        advice = "give it the ending .jsonl" if second == RESPONSE else "write it as CSV"
+        raise MiniptError(f"{path} holds JSON, not CSV: {advice}")
+    reader = csv.reader(remember(chain([opening], lines)), strict=True)
     answers: set[str] = set()  # as they are written, with their spaces
     suspects: list[tuple[str, str, list[str]]] = []
     try:
@@ -178,22 +192,23 @@ def _json_rows(path: Path) -> Iterator[Row]:
     lines = enumerate(_lines(path), start=1)
     number, line = next(((n, each) for n, each in lines if each.strip()), (0, ""))
     if line.lstrip().startswith("["):
-        array = _parse(path, f"line {number}", line + "".join(rest for _, rest in lines))
+        array = _parse(path, number, line + "".join(rest for _, rest in lines))
         for number, pair in enumerate(array, start=1):
             yield _pair(path, f"entry {number}", pair)
         return
     while line:
         if line.strip():
-            place = f"line {number}"
-            yield _pair(path, place, _parse(path, place, line))
+            yield _pair(path, f"line {number}", _parse(path, number, line))
         number, line = next(lines, (0, ""))
 
 
-def _parse(path: Path, place: str, text: str) -> object:
+def _parse(path: Path, line: int, text: str) -> object:
+    """The JSON of a text that begins at a line of the file."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _no_pair(path, place) from error
+        end = min(getattr(error, "pos", 0), len(text.rstrip()))
+        raise _no_pair(path, f"line {line + text.count(chr(10), 0, end)}") from error
 
 
 def _pair(path: Path, place: str, found: object) -> Row:
@@ -225,8 +240,11 @@ def _response_in(names: Container[str]) -> str:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a file in UTF-8, with their ends, whatever system has written them."""
-    refuse_special(path)
     try:
+        refuse_special(path)
+        for beginning, kind in BEGINNINGS.items():
+            if starts_with(path, beginning):
+                raise MiniptError(f"{path} {kind}")
         with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a mark
             yield from file
     except OSError as error:
@@ -234,6 +252,8 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         line = _first_other_line(path)
         raise MiniptError(f"{path} is not UTF-8 at line {line}: save it again as UTF-8") from error
+    except ValueError as error:  # a NUL, which no path has
+        raise MiniptError(f"{str(path)!r} cannot be read ({error}): check the path") from error
 
 
 def _first_other_line(path: Path) -> int:

@@ -192,3 +192,48 @@ def test_the_digest_knows_every_label(tmp_path):
     assert digest(rows()[::-1]) == same
     assert digest(rows(row7="the text number 7 was good,0")) != same
     assert digest(rows(row7="the text number 7 was  good,1")) != same
+
+
+@pytest.mark.parametrize("end", ["", '{"prompt": "a" "response": "b"}\n]', "{]", "nothing\n\n"])
+def test_a_damaged_array_is_named_by_the_decoders_own_line(tmp_path, end):
+    pairs = json.dumps([{"prompt": "a", "response": "b"}] * 3, indent=2).removesuffix("\n]")
+    path = tmp_path / "a.json"
+    path.write_text(f"\n{pairs},\n{end}")
+    line = 15 if end else 14
+    with pytest.raises(MiniptError, match=f"at line {line} no JSON object .* mend that line"):
+        load_pairs(path)
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.txt", "a.csv"])
+@pytest.mark.parametrize("layout", [{}, {"separators": (",", ":")}, {"indent": 1}])
+def test_json_under_another_name_is_said_to_be_json(tmp_path, name, layout):
+    path = tmp_path / name
+    for content in ({"prompt": "a, b", "response": "c"}, [{"prompt": "a", "response": "c"}]):
+        path.write_text(json.dumps(content, **layout))
+        with pytest.raises(MiniptError, match=r"holds JSON, not CSV: give it the ending \.jsonl"):
+            load_pairs(path)
+        assert "holds JSON, not CSV: write it as CSV" in failure(path)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "kind"),
+    [
+        (b"\x1f\x8b\x08\x00", "is compressed by gzip: unpack it"),
+        (b"PK\x03\x04\x14\x00", "is a zip archive or a spreadsheet"),
+        (b"PAR1\x15\x04", "is a Parquet file: save it as CSV"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_file_of_another_kind_is_named(tmp_path, beginning, kind, name):
+    path = tmp_path / name
+    path.write_bytes(beginning + b"\xff")
+    assert kind in failure(path)
+    with pytest.raises(MiniptError, match=kind):
+        load_pairs(path)
+
+
+@pytest.mark.parametrize("name", ["a\0.csv", "a\0.jsonl"])
+def test_a_path_with_a_nul_is_refused(name):
+    assert "check the path" in failure(name)
+    with pytest.raises(MiniptError, match="check the path"):
+        load_pairs(name)
