@@ -25,7 +25,7 @@ COMPLETION = "completion"  # another name of a response
 BEGINNINGS = {
     b"\x1f\x8b": "is compressed by gzip: unpack it",
     b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or save the sheet as CSV",
-    b"PAR1": "is a Parquet file: save it as CSV",
+    b"PAR1\x15": "is a Parquet file: save it as CSV",
 }
 JSON = re.compile(r'\s*[\[{]\s*(["\[{]|$)')  # a line that begins a file of JSON
 LINE_END = re.compile(r"\r\n?|\n")
@@ -109,7 +109,7 @@ def _csv_rows(path: Path, first: str, second: str) -> Iterator[Row]:
                 _check_width(path, place, row, columns)
                 text, answer = _at(row, wanted)
                 if len(row_lines) > 1:
-                    suspects += ((place, *ends) for ends in _ends(row, len(columns), wanted))
+                    suspects += ((place, *ends) for ends in _ends(row, wanted))
                 answers.add(answer)
                 yield place, text, answer
             row_lines.clear()
@@ -157,7 +157,7 @@ def _csv_error(path: Path, line: int, row: str, error: csv.Error) -> MiniptError
     return MiniptError(f"{path} cannot be read as CSV at line {line} ({error}): mend that line")
 
 
-def _ends(row: list[str], width: int, wanted: tuple[int, int]) -> Iterator[tuple[str, list[str]]]:
+def _ends(row: list[str], wanted: tuple[int, int]) -> Iterator[tuple[str, list[str]]]:
     """The fields of a row whose first and last line look like rows of their own.
 
     The fields before belong to the first line, the fields behind to the last. So a legal field
@@ -169,7 +169,10 @@ def _ends(row: list[str], width: int, wanted: tuple[int, int]) -> Iterator[tuple
         lines = [line for line in LINE_END.split(field) if line.strip()]
         if len(lines) > 1:
             rows = [row[:i] + lines[0].split(","), lines[-1].split(",") + row[i + 1 :]]
-            if all(max(wanted) < len(fields) <= width for fields in rows):
+            for fields in rows:  # the commas of a text that was quoted are its own
+                surplus = max(0, len(fields) - len(row))
+                fields[i : i + surplus + 1] = [",".join(fields[i : i + surplus + 1])]
+            if all(max(wanted) < len(fields) for fields in rows):
                 line = lines[0] if "," in lines[0] else lines[-1]
                 yield line[:60], [fields[wanted[1]] for fields in rows]
 

@@ -70,7 +70,10 @@ def test_a_quotation_that_swallows_whole_rows_is_refused(tmp_path):
 @pytest.mark.parametrize("apart", [1, 12])
 def test_rows_between_two_stray_marks_are_never_silent(tmp_path, header, row, mark, apart):
     """The mark that is too many, or the two marks that are missing, in rows that may be near."""
-    lines = [row.format(text=f"the night {i}", label=("bad", "good")[i % 2]) for i in range(32)]
+    comma = "" if mark else ","  # in texts that are quoted
+    lines = [
+        row.format(text=f"the night{comma} {i}", label=("bad", "good")[i % 2]) for i in range(32)
+    ]
     if mark:
         lines[5] = lines[5].replace("the", f"{mark}the")
         lines[5 + apart] = lines[5 + apart].replace(f" {5 + apart}", f" {5 + apart}{mark}")
@@ -95,6 +98,8 @@ def test_a_row_with_more_fields_than_the_header_is_refused(tmp_path):
     message = failure(write(tmp_path / "a.csv", rows(row5="No film, never boring,1")))
     assert "at line 7, which has 3 fields, the header has 2: put the text in quotation" in message
     assert load_csv(write(tmp_path / "a.csv", rows(row5="a film,1,, ")), "text", "label")
+    (tmp_path / "a.csv").write_text("\n".join(["PAR1,text,label", *(f"x,{r}" for r in rows())]))
+    assert load_csv(tmp_path / "a.csv", "text", "label")
     (tmp_path / "p.csv").write_text("prompt,response\nSay film,Well, it is film\n")
     with pytest.raises(MiniptError, match="at line 2, which has 3 fields, the header has 2"):
         load_pairs(tmp_path / "p.csv")
