@@ -6,7 +6,7 @@ commands; a base, a task, settings or a prompt; a result, printed as text or as 
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from minipt.prompting.prompt import SoftPrompt, load_prompt
 from minipt.prompting.starts import STARTS
 from minipt.results.store import find_base
 from minipt.tasks.datasets import load_task, task_names
+from minipt.tasks.rows import read_labelled
 from minipt.tasks.task import Task, load_csv, load_pairs
 from minipt.transformer.base import Base
 
@@ -171,13 +172,26 @@ def choose_task(args: argparse.Namespace, base: Base) -> Task:
         args.parser.error("--csv needs --text-column and --label-column, and no --task")
     words = None
     if args.label_words:
-        pairs = [pair.partition("=") for pair in args.label_words]
-        classes = {label for label, _, _ in pairs}
-        if any(not word.strip() for _, _, word in pairs) or len(classes) < len(pairs):
-            args.parser.error("--label-words are pairs such as yes=good no=bad, one for a class")
+        complaint = "--label-words are pairs such as yes=good no=bad, one for a class"
+        if any(not pair.partition("=")[2].strip() for pair in args.label_words):
+            args.parser.error(complaint)
+        classes = set(read_labelled(args.csv, *columns)[1])
         # In the text that goes on after the template, a word begins with a space.
-        words = {label: f" {word.strip()}" for label, _, word in pairs}
+        words = {
+            label: f" {word.strip()}"
+            for label, word in (_split_pair(pair, classes) for pair in args.label_words)
+        }
+        if len(words) < len(args.label_words) or not all(map(str.strip, words.values())):
+            args.parser.error(complaint)
     return load_csv(args.csv, *columns, words)
+
+
+def _split_pair(pair: str, classes: Container[str]) -> tuple[str, str]:
+    """A class and its word. Both may hold an equals sign, the word only if the class has none."""
+    label, _, word = pair.rpartition("=")
+    if label not in classes:
+        label, _, word = pair.partition("=")
+    return label, word
 
 
 def named_task(args: argparse.Namespace, base: Base) -> Task:

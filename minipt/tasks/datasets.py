@@ -89,9 +89,9 @@ def _unescape(text: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    if name in _RECIPES:
+    if isinstance(name, str) and name in _RECIPES:
         return
-    close = difflib.get_close_matches(name, _RECIPES, n=1)
+    close = difflib.get_close_matches(str(name), _RECIPES, n=1)
     suggestion = f", did you mean {close[0]!r}?" if close else ":"
     raise MiniptError(f"there is no task {name!r}{suggestion} known tasks are {quoted(_RECIPES)}")
 

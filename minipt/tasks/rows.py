@@ -9,16 +9,25 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from minipt.errors import MiniptError
 from minipt.files.complete import refuse_special
+from minipt.files.diagnose import starts_with
 
 Example = tuple[str, str]  # a text and the name of its class, or the response to it
 Row = tuple[str, str, str]  # its place, such as "line 2", and the texts of its two columns
 
 PROMPT, RESPONSE = "prompt", "response"  # the columns of a file of pairs
 COMPLETION = "completion"  # another name of a response
+# How other files begin than text in UTF-8.
+BEGINNINGS = {
+    b"\x1f\x8b": "is compressed by gzip: unpack it",
+    b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or save the sheet as CSV",
+    b"PAR1\x15": "is a Parquet file: save it as CSV",
+}
+JSON = re.compile(r'\s*[\[{]\s*(["\[{]|$)')  # a line that begins a file of JSON
 LINE_END = re.compile(r"\r\n?|\n")
 # A field of CSV that is whole, with its comma.
 FIELD = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^",][^,]*|),')
@@ -33,7 +42,6 @@ def read_labelled(path: Path, text_column: str, label_column: str) -> tuple[list
         label = label.strip()
         texts.append(text.strip())
         labels.append(classes.setdefault(label, label))
-    _refuse_swallowed(path, texts, classes)
     return texts, labels
 
 
@@ -68,7 +76,11 @@ def _filled(path: Path, rows: Iterable[Row], first: str, second: str) -> Iterato
 
 
 def _csv_rows(path: Path, first: str, second: str) -> Iterator[Row]:
-    """The two columns of each row. Raises MiniptError for a quotation that does not end."""
+    """The two columns of each row.
+
+    Raises MiniptError for a quotation that does not end, for one that holds rows, and for a row
+    with more fields than the header.
+    """
     row_lines: list[str] = []
 
     def remember(lines: Iterator[str]) -> Iterator[str]:
@@ -76,22 +88,49 @@ def _csv_rows(path: Path, first: str, second: str) -> Iterator[Row]:
             row_lines.append(line)
             yield line
 
-    reader = csv.reader(remember(_lines(path)), strict=True)
+    lines = _lines(path)
+    opening = next(lines, "")
+    if JSON.match(opening):
+        advice = "give it the ending .jsonl" if second == RESPONSE else "write it as CSV"
+        raise MiniptError(f"{path} holds JSON, not CSV: {advice}")
+    reader = csv.reader(remember(chain([opening], lines)), strict=True)
+    answers: set[str] = set()  # as they are written, with their spaces
+    suspects: list[tuple[str, str, list[str]]] = []
     try:
         columns = next(reader, [])
         if second == RESPONSE:
             second = _response_in(columns)
         _check_columns(path, columns, (first, second))
+        wanted = (columns.index(first), columns.index(second))
         row_lines.clear()
         for row in reader:
-            fields = dict(zip(columns, row, strict=False))  # a row may be too short
             if row:
                 place = f"line {reader.line_num - len(row_lines) + 1}"
-                yield place, fields.get(first, ""), fields.get(second, "")
+                _check_width(path, place, row, columns)
+                text, answer = _at(row, wanted)
+                if len(row_lines) > 1:
+                    suspects += ((place, *ends) for ends in _ends(row, wanted))
+                answers.add(answer)
+                yield place, text, answer
             row_lines.clear()
     except csv.Error as error:
         begun = reader.line_num - len(row_lines) + 1
         raise _csv_error(path, begun, "".join(row_lines), error) from error
+    _refuse_swallowed(path, suspects, answers)
+
+
+def _at(row: list[str], wanted: tuple[int, int]) -> list[str]:
+    """The two fields of a row, which may be too short."""
+    return [row[i] if i < len(row) else "" for i in wanted]
+
+
+def _check_width(path: Path, place: str, row: list[str], columns: list[str]) -> None:
+    """Raise MiniptError for fields without a column, but not for commas at the end of a row."""
+    if any(field.strip() for field in row[len(columns) :]):
+        raise MiniptError(
+            f"{path} cannot be read at {place}, which has {len(row)} fields, the header has "
+            f"{len(columns)}: put the text in quotation marks, if the comma belongs to it"
+        )
 
 
 def _check_columns(path: Path, columns: list[str], needed: tuple[str, str]) -> None:
@@ -118,16 +157,37 @@ def _csv_error(path: Path, line: int, row: str, error: csv.Error) -> MiniptError
     return MiniptError(f"{path} cannot be read as CSV at line {line} ({error}): mend that line")
 
 
-def _refuse_swallowed(path: Path, texts: list[str], classes: Container[str]) -> None:
-    """Raise MiniptError for a text that holds rows of its own, as between two stray marks."""
-    for text in texts:
-        for line in LINE_END.split(text)[1:-1]:
-            fields = line.split(",")
-            if len(fields) > 1 and ", " not in line and any(field in classes for field in fields):
-                raise MiniptError(
-                    f"{path} has the row {line!r:.60} inside the quotation marks of the text "
-                    f"{text!r:.40}: remove the mark that does not belong there"
-                )
+def _ends(row: list[str], wanted: tuple[int, int]) -> Iterator[tuple[str, list[str]]]:
+    """The fields of a row whose first and last line look like rows of their own.
+
+    The fields before belong to the first line, the fields behind to the last. So a legal field
+    gives two rows that are too short, and a field between two stray marks gives two whole ones.
+
+    Yields the first line, or the last one where the first is no news, and the answers of both.
+    """
+    for i, field in enumerate(row):
+        lines = [line for line in LINE_END.split(field) if line.strip()]
+        if len(lines) > 1:
+            rows = [row[:i] + lines[0].split(","), lines[-1].split(",") + row[i + 1 :]]
+            for fields in rows:  # the commas of a text that was quoted are its own
+                surplus = max(0, len(fields) - len(row))
+                fields[i : i + surplus + 1] = [",".join(fields[i : i + surplus + 1])]
+            if all(max(wanted) < len(fields) for fields in rows):
+                line = lines[0] if "," in lines[0] else lines[-1]
+                yield line[:60], [fields[wanted[1]] for fields in rows]
+
+
+def _refuse_swallowed(
+    path: Path, suspects: list[tuple[str, str, list[str]]], answers: Container[str]
+) -> None:
+    """Raise MiniptError for a field whose first and last line have answers of other rows."""
+    for place, line, found in suspects:
+        if all(answer in answers for answer in found):
+            raise MiniptError(
+                f"{path} has at {place} quotation marks around several lines that look like rows, "
+                f"such as {line!r}: remove the mark that does not belong there, or the line "
+                "breaks if the lines are one text"
+            )
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -135,22 +195,23 @@ def _json_rows(path: Path) -> Iterator[Row]:
     lines = enumerate(_lines(path), start=1)
     number, line = next(((n, each) for n, each in lines if each.strip()), (0, ""))
     if line.lstrip().startswith("["):
-        array = _parse(path, f"line {number}", line + "".join(rest for _, rest in lines))
+        array = _parse(path, number, line + "".join(rest for _, rest in lines))
         for number, pair in enumerate(array, start=1):
             yield _pair(path, f"entry {number}", pair)
         return
     while line:
         if line.strip():
-            place = f"line {number}"
-            yield _pair(path, place, _parse(path, place, line))
+            yield _pair(path, f"line {number}", _parse(path, number, line))
         number, line = next(lines, (0, ""))
 
 
-def _parse(path: Path, place: str, text: str) -> object:
+def _parse(path: Path, line: int, text: str) -> object:
+    """The JSON of a text that begins at a line of the file."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _no_pair(path, place) from error
+        end = min(getattr(error, "pos", 0), len(text.rstrip()))
+        raise _no_pair(path, f"line {line + text.count(chr(10), 0, end)}") from error
 
 
 def _pair(path: Path, place: str, found: object) -> Row:
@@ -182,8 +243,11 @@ def _response_in(names: Container[str]) -> str:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a file in UTF-8, with their ends, whatever system has written them."""
-    refuse_special(path)
     try:
+        refuse_special(path)
+        for beginning, kind in BEGINNINGS.items():
+            if starts_with(path, beginning):
+                raise MiniptError(f"{path} {kind}")
         with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a mark
             yield from file
     except OSError as error:
@@ -191,6 +255,8 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         line = _first_other_line(path)
         raise MiniptError(f"{path} is not UTF-8 at line {line}: save it again as UTF-8") from error
+    except ValueError as error:  # a NUL, which no path has
+        raise MiniptError(f"{str(path)!r} cannot be read ({error}): check the path") from error
 
 
 def _first_other_line(path: Path) -> int:

@@ -99,6 +99,8 @@ class Task:
     source: what to cite.
     duplicates, contradictions: how many texts were left out because they occurred before, and
         because they occurred with two different answers.
+
+    Raises MiniptError unless each class has a word and the three splits are of one kind.
     """
 
     name: str
@@ -112,6 +114,18 @@ class Task:
     instruction: str = "Answer with one word."
     duplicates: int = 0
     contradictions: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.label_words):
+            raise MiniptError(
+                f"the task {self.name!r} has {len(self.labels)} labels and "
+                f"{len(self.label_words)} label words: give each class one word"
+            )
+        if len({isinstance(part, Pairs) for part in (self.train, self.validation, self.test)}) > 1:
+            raise MiniptError(
+                f"the task {self.name!r} has splits of two kinds: make all three Split or all "
+                "three Pairs"
+            )
 
     @property
     def opening(self) -> str:
@@ -182,8 +196,9 @@ def load_csv(
     label_words: the answer word of each class name; by default a space and the class name.
 
     Classes are in alphabetical order. Raises MiniptError if the file cannot be read, is not UTF-8,
-    lacks a column or a word, has no rows, rows without a text or label, only one class, or a class
-    with fewer than three different texts.
+    lacks a column, a word or the class of a word, has no rows, rows without a text or label, rows
+    with more fields than the header, only one class, or a class with fewer than three different
+    texts.
     """
     path = Path(path)
     texts, answers = read_labelled(path, text_column, label_column)
@@ -194,6 +209,12 @@ def load_csv(
             "at least two are needed"
         )
     words = {label: f" {label}" for label in labels} if label_words is None else label_words
+    _check_words(words)
+    if unknown := sorted(words.keys() - set(labels)):
+        raise MiniptError(
+            f"{path} has no class {quoted(unknown):.200}, which got a label word: its classes are "
+            f"{quoted(labels):.200}"
+        )
     if missing := [label for label in labels if label not in words]:
         raise MiniptError(f"no label word for {quoted(missing)} of {path}: give each class one")
     label_words = {label: words[label] for label in labels}
@@ -213,12 +234,12 @@ def load_pairs(path: str | os.PathLike) -> Task:
     was" and "good" become "The film was" and " good".
 
     Raises MiniptError if the file cannot be read, is not UTF-8, lacks a column, has a line that is
-    no such object, no rows, rows without a prompt or response, or fewer than three different
-    prompts.
+    no such object, no rows, rows without a prompt or response, rows with more fields than the
+    header, or fewer than three different prompts.
     """
     path = Path(path)
     pairs = ((prompt, _after(prompt, response)) for prompt, response in read_pairs(path))
-    prompts, responses, duplicates, contradictions = _distinct(pairs)
+    prompts, responses, duplicates, contradictions = _distinct(path.stem, pairs)
     train, validation, test = (
         Pairs([prompts[i] for i in part], [responses[i] for i in part])
         for part in _split(path.stem, ["prompts"], np.zeros(len(prompts), int))
@@ -260,11 +281,14 @@ def make_task(
     """Make a task of texts and the names of their classes. The classes' order is `label_words`'.
 
     instruction: None for one that lists the label words. Raises MiniptError for a class with fewer
-    than three different texts.
+    than three different texts, and for a class without a label word.
     """
+    _check_words(label_words)
     words = ",".join(label_words.values())
-    texts, answers, duplicates, contradictions = _distinct(examples)
+    texts, answers, duplicates, contradictions = _distinct(name, examples)
     index = {label: k for k, label in enumerate(label_words)}
+    if unknown := sorted({repr(answer) for answer in answers if answer not in index}):
+        raise MiniptError(f"no label word for {unknown[0]:.60} of {name}: give each class one")
     kinds = [f"texts of class {label!r}" for label in label_words]
     kind_of = np.array([index[answer] for answer in answers], int)  # (N,)
     train, validation, test = (
@@ -285,11 +309,23 @@ def make_task(
     )
 
 
-def _distinct(examples: Iterable[Example]) -> tuple[list[str], list[str], int, int]:
+def _check_words(label_words: Mapping[str, str]) -> None:
+    if not isinstance(label_words, Mapping) or not all(
+        isinstance(text, str) for pair in label_words.items() for text in pair
+    ):
+        raise MiniptError(
+            'label_words gives the word of each class, such as {"good": " yes", "bad": " no"}, '
+            f"not {label_words!r:.60}"
+        )
+
+
+def _distinct(name: str, examples: Iterable[Example]) -> tuple[list[str], list[str], int, int]:
     """The texts that differ, the answer to each, and how many duplicates and contradictions.
 
     The texts are in the order of their sha256. It is like a shuffled one, and the same under every
     version of NumPy and however the file was sorted. The order of a seeded generator is not.
+
+    name: the task's. Raises MiniptError if every text is a contradiction.
     """
     texts, answers, digests = [], [], bytearray()
     for text, answer in examples:
@@ -306,6 +342,10 @@ def _distinct(examples: Iterable[Example]) -> tuple[list[str], list[str], int, i
         else:
             unique_texts.append(texts[i])
             their_answers.append(answers[i])
+    if texts and not unique_texts:
+        raise MiniptError(
+            f"each text of {name} occurs with two different answers: keep one answer for each"
+        )
     duplicates = len(texts) - len(unique_texts) - contradictions
     return unique_texts, their_answers, duplicates, contradictions
 

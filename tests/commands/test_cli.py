@@ -161,6 +161,13 @@ def test_label_words(call, job, here):
     assert json.loads((here / RUN / "run.json").read_text())["label_words"] == [" words", " good"]
 
 
+def test_label_words_of_a_class_with_an_equals_sign(call, job, here):
+    path = here / "texts.csv"
+    path.write_text(path.read_text().replace(",good\n", ",a=b\n"))
+    assert call(*job, "--label-words", "a=b=good", "bad=words")[0] == 0
+    assert json.loads((here / RUN / "run.json").read_text())["label_words"] == [" good", " words"]
+
+
 def test_predict(call, finished, here, monkeypatch):
     status, out, err = call("predict", finished, "the film was good", "a\nlong\tday\x1b[31m")
     assert (status, err) == (0, "")
@@ -321,6 +328,7 @@ WRONG = [
     (["--label-column", "kind"], "has no column 'kind'"),
     (["--csv", "missing.csv"], "cannot be read"),
     (["--label-words", "good=good"], "no label word for 'bad'"),
+    (["--label-words", "good=good", "bad=words", "ugly=day"], "has no class 'ugly'"),
     (["--label-words", "good=good", "bad=good"], "cannot tell the label words"),
     (["--name", "../elsewhere"], "a run's name is one plain word"),
     (["--name", ""], "a run's name is one plain word"),

@@ -191,7 +191,8 @@ def test_a_probe_begins_undecided(task):
 
 def test_a_probe_needs_classes(task):
     pairs = Pairs(task.train.texts, [" good"] * len(task.train.texts))
-    responses = replace(task, labels=(), label_words=(), template="{text}", train=pairs)
+    splits = {"train": pairs, "validation": pairs, "test": pairs}
+    responses = replace(task, labels=(), label_words=(), template="{text}", **splits)
     with pytest.raises(MiniptError, match="for labels, not for responses"):
         ProbeLearner(base_that_reads("gpt2"), responses, Settings(**QUICK))
 

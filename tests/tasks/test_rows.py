@@ -51,13 +51,69 @@ def test_a_quotation_in_a_later_line_of_a_row_is_named_by_that_line(tmp_path):
 def test_a_quotation_that_swallows_whole_rows_is_refused(tmp_path):
     stray = rows(row5='"the film was bad,0', row25='it was only 5",1')
     message = failure(write(tmp_path / "a.csv", stray))
-    assert "has the row 'the text number 6 was bad,0' inside the quotation marks" in message
-    assert "'the film was bad,0" in message
+    assert "has at line 7 quotation marks around several lines that look like rows" in message
+    assert "such as 'the film was bad,0': remove the mark" in message
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "mark"),
+    [
+        ("text,label", "{text},{label}", '"'),
+        ("text,label", "{text}, {label}", '"'),
+        ("text,label", '"{text}",{label}', ""),
+        ("label,text", '{label},"{text}"', ""),
+        ("id,text,label", '1,"{text}",{label}', ""),
+        ("text,label,note", '"{text}",{label}', ""),
+        ("note,label,text", 'a,{label},"{text}"', ""),
+    ],
+)
+@pytest.mark.parametrize("apart", [1, 12])
+def test_rows_between_two_stray_marks_are_never_silent(tmp_path, header, row, mark, apart):
+    """The mark that is too many, or the two marks that are missing, in rows that may be near."""
+    comma = "" if mark else ","  # in texts that are quoted
+    lines = [
+        row.format(text=f"the night{comma} {i}", label=("bad", "good")[i % 2]) for i in range(32)
+    ]
+    if mark:
+        lines[5] = lines[5].replace("the", f"{mark}the")
+        lines[5 + apart] = lines[5 + apart].replace(f" {5 + apart}", f" {5 + apart}{mark}")
+    else:
+        lines[5] = lines[5].replace('5"', "5")
+        lines[6 : 5 + apart] = [line.replace('"', "") for line in lines[6 : 5 + apart]]
+        lines[5 + apart] = lines[5 + apart].replace('"the', "the")
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([header, *lines]))
+    assert "has at line 7 quotation marks around several lines" in failure(path)
+
+
+def test_rows_of_pairs_between_two_stray_marks_are_refused(tmp_path):
+    lines = [f"the night {i},{('bad', 'good')[i % 2]}" for i in range(32)]
+    lines[5], lines[6] = '"the night was kind,good', 'the night was cruel",bad'
+    (tmp_path / "a.csv").write_text("\n".join(["prompt,response", *lines]))
+    with pytest.raises(MiniptError, match="or the line breaks if the lines are one text"):
+        load_pairs(tmp_path / "a.csv")
+
+
+def test_a_row_with_more_fields_than_the_header_is_refused(tmp_path):
+    message = failure(write(tmp_path / "a.csv", rows(row5="No film, never boring,1")))
+    assert "at line 7, which has 3 fields, the header has 2: put the text in quotation" in message
+    assert load_csv(write(tmp_path / "a.csv", rows(row5="a film,1,, ")), "text", "label")
+    (tmp_path / "a.csv").write_text("\n".join(["PAR1,text,label", *(f"x,{r}" for r in rows())]))
+    assert load_csv(tmp_path / "a.csv", "text", "label")
+    (tmp_path / "p.csv").write_text("prompt,response\nSay film,Well, it is film\n")
+    with pytest.raises(MiniptError, match="at line 2, which has 3 fields, the header has 2"):
+        load_pairs(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize(
     "text",
-    ['"one, ""two""\nthree, four,\n1 and\nfive"', 'a "mark" in the middle', '"a\r\n\r\nb"'],
+    [
+        '"one, ""two""\nthree, four,\n1 and\nfive"',
+        '"mail:\nfrom,1\nto,x\nfilm"',
+        '"Well, 1\n0"',
+        'a "mark" in the middle',
+        '"a\r\n\r\nb"',
+    ],
 )
 def test_quotations_that_are_right_are_read(tmp_path, text):
     task = load_csv(write(tmp_path / "a.csv", rows(row5=f"{text},1")), "text", "label")
@@ -141,3 +197,48 @@ def test_the_digest_knows_every_label(tmp_path):
     assert digest(rows()[::-1]) == same
     assert digest(rows(row7="the text number 7 was good,0")) != same
     assert digest(rows(row7="the text number 7 was  good,1")) != same
+
+
+@pytest.mark.parametrize("end", ["", '{"prompt": "a" "response": "b"}\n]', "{]", "nothing\n\n"])
+def test_a_damaged_array_is_named_by_the_decoders_own_line(tmp_path, end):
+    pairs = json.dumps([{"prompt": "a", "response": "b"}] * 3, indent=2).removesuffix("\n]")
+    path = tmp_path / "a.json"
+    path.write_text(f"\n{pairs},\n{end}")
+    line = 15 if end else 14
+    with pytest.raises(MiniptError, match=f"at line {line} no JSON object .* mend that line"):
+        load_pairs(path)
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.txt", "a.csv"])
+@pytest.mark.parametrize("layout", [{}, {"separators": (",", ":")}, {"indent": 1}])
+def test_json_under_another_name_is_said_to_be_json(tmp_path, name, layout):
+    path = tmp_path / name
+    for content in ({"prompt": "a, b", "response": "c"}, [{"prompt": "a", "response": "c"}]):
+        path.write_text(json.dumps(content, **layout))
+        with pytest.raises(MiniptError, match=r"holds JSON, not CSV: give it the ending \.jsonl"):
+            load_pairs(path)
+        assert "holds JSON, not CSV: write it as CSV" in failure(path)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "kind"),
+    [
+        (b"\x1f\x8b\x08\x00", "is compressed by gzip: unpack it"),
+        (b"PK\x03\x04\x14\x00", "is a zip archive or a spreadsheet"),
+        (b"PAR1\x15\x04", "is a Parquet file: save it as CSV"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_file_of_another_kind_is_named(tmp_path, beginning, kind, name):
+    path = tmp_path / name
+    path.write_bytes(beginning + b"\xff")
+    assert kind in failure(path)
+    with pytest.raises(MiniptError, match=kind):
+        load_pairs(path)
+
+
+@pytest.mark.parametrize("name", ["a\0.csv", "a\0.jsonl"])
+def test_a_path_with_a_nul_is_refused(name):
+    assert "check the path" in failure(name)
+    with pytest.raises(MiniptError, match="check the path"):
+        load_pairs(name)

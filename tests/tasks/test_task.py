@@ -142,7 +142,7 @@ def test_csv_with_quotes_marks_and_other_columns(tmp_path):
         "left\u2028right,good,more",
         "50% &amp; {so} on,bad",
     ]
-    path = write(tmp_path / "mine.csv", rows)
+    path = write(tmp_path / "mine.csv", rows, header="text,label,other")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     task = load_csv(path, "text", "label")
     assert task.name == "mine"
@@ -160,6 +160,45 @@ def test_csv_with_label_words(tmp_path):
     words = {"good": " yes", "bad": " no"}
     assert load_csv(path, "text", "label", words).label_words == (" no", " yes")
     assert "no label word for 'bad'" in failure(path, "text", "label", {"good": " yes"})
+
+
+@pytest.mark.parametrize("words", [{"good": 1, "bad": " no"}, {1: " no"}, [" yes", " no"], " yes"])
+def test_label_words_that_are_no_words(tmp_path, words):
+    path = write(tmp_path / "mine.csv", enough())
+    assert "label_words gives the word of each class, such as" in failure(
+        path, "text", "label", words
+    )
+    with pytest.raises(MiniptError, match="label_words gives the word of each class"):
+        tasks.make_task("made", [("a", "good")], words, "{text}", "here")
+
+
+def test_a_label_word_without_its_class_is_refused(tmp_path):
+    path = write(tmp_path / "mine.csv", enough())
+    words = {"good": " yes", "bad": " no", "ugly": " z"}
+    message = failure(path, "text", "label", words)
+    assert "has no class 'ugly', which got a label word: its classes are 'bad', 'good'" in message
+
+
+def test_a_class_without_its_label_word_is_refused():
+    rows = [(f"text {i}", ("good", "bad", "ugly")[i % 3]) for i in range(12)]
+    with pytest.raises(MiniptError, match="no label word for 'ugly' of made: give each class one"):
+        tasks.make_task("made", rows, {"good": " yes", "bad": " no"}, "{text}", "here")
+
+
+def test_texts_that_all_contradict_are_said_to(tmp_path):
+    rows = [f"text {i},{label}" for i in range(9) for label in ("good", "bad")]
+    message = failure(write(tmp_path / "mine.csv", rows), "text", "label")
+    assert "each text of mine occurs with two different answers: keep one" in message
+    with pytest.raises(MiniptError, match="each text of mine occurs with two different answers"):
+        tasks.load_pairs(write(tmp_path / "mine.csv", rows, header="prompt,response"))
+
+
+def test_tasks_that_make_no_sense():
+    split, pairs = tasks.Split(["a", "b"], np.array([0, 1])), tasks.Pairs(["a"], [" b"])
+    with pytest.raises(MiniptError, match="has 3 labels and 2 label words: give each class one"):
+        tasks.Task("made", ("x", "y", "z"), (" x", " y"), "{text}", split, split, split, "here")
+    with pytest.raises(MiniptError, match="has splits of two kinds: make all three Split or all"):
+        tasks.Task("made", ("x", "y"), (" x", " y"), "{text}", split, split, pairs, "here")
 
 
 def test_csv_that_is_absent(tmp_path):
@@ -218,6 +257,9 @@ def test_unknown_task():
         load_task("xyzzy")
     with pytest.raises(MiniptError, match="no task 'xyzzy'"):
         task_is_here("xyzzy")
+    for name in (None, ["toy"], 5):
+        with pytest.raises(MiniptError, match="known tasks are 'toy', 'movie"):
+            load_task(name)
 
 
 @pytest.fixture
