@@ -28,7 +28,8 @@ def write_prompt(path: str | Path, arrays: Arrays, record: dict) -> None:
 
 def read_prompt(path: str | Path, base: Base) -> tuple[Arrays, dict]:
     """Read the arrays and the record that `write_prompt` wrote. Raises as `load_prompt` does."""
-    path = Path(path, "prompt.safetensors") if os.path.isdir(path) else Path(path)
+    path = Path(path)
+    path = path / "prompt.safetensors" if os.path.isdir(path) else path
     arrays, record = read_tensors(path, "prompt", "give a run's directory or its file")
     try:
         vectors = arrays["prompt"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FEW_ENOUGH = 1500
+FEW_ENOUGH = 2000
 
 
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="the fuzzer needs Linux or macOS")
