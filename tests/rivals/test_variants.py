@@ -437,7 +437,8 @@ def test_texts_too_long_for_their_share_are_not_drawn(wide, task):
 
 def test_responses_are_shown_with_their_texts(wide, task):
     pairs = Pairs([f"the {s} was" for s in SUBJECTS], [" good", " bad"] * 4)
-    shown = replace(task, template="{text}", labels=(), label_words=(), train=pairs, test=pairs)
+    splits = {"train": pairs, "validation": pairs, "test": pairs}
+    shown = replace(task, template="{text}", labels=(), label_words=(), **splits)
     known = {f"{text}{answer}" for text, answer in zip(pairs.texts, pairs.responses, strict=True)}
     assert set(parts(writing.examples(wide, shown), wide)) <= known
     assert writing.shown(wide, shown, pairs).total == len(SUBJECTS)

@@ -93,7 +93,7 @@ def test_what_is_no_ensemble(base, prompts):
     with pytest.raises(MiniptError, match="two prompts or more, of one length"):
         ensemble(base, [prompts[0], init_prompt(base, 4)], small_task())
     with pytest.raises(MiniptError, match="responses cannot be put to a vote"):
-        ensemble(base, prompts, replace(small_task(), labels=()))
+        ensemble(base, prompts, replace(small_task(), labels=(), label_words=()))
 
 
 @pytest.mark.parametrize("family", [{}, LLAMA | {"tied": False}], ids=["gpt2", "llama"])
