@@ -84,7 +84,8 @@ def is_fetched(wheel: Wheel, members: Collection[str]) -> bool:
     except MiniptError:  # there is no place for a cache
         return False
     if not os.path.isdir(directory):
-        if os.path.lexists(directory):
+        # Another process may put the directory there between two looks.
+        if os.path.lexists(directory) and not os.path.isdir(directory):
             raise MiniptError(f"{directory} is no directory: remove it, and it is fetched again")
         return False
     if missing := [each for each in members if not os.path.isfile(directory / each)]:
