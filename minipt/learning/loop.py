@@ -46,6 +46,8 @@ def learn(
     token_rows, targets, was_cut = encode_split(base, learner.question, task.train, learner.room)
     for split in (task.validation, task.test):  # what cannot be read is refused before the start
         encode_split(base, learner.question, split, learner.room)
+    if not token_rows:
+        raise MiniptError(f"the task {task.name!r} has no texts to learn from: give it some")
     training = _training_batches(state, token_rows, targets)
     # What overflows ends in numbers that are not finite, and these in a sentence.
     with np.errstate(over="ignore", invalid="ignore"):

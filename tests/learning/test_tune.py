@@ -517,3 +517,10 @@ def test_a_checkpoint_knows_the_prompt_that_it_began_as(base, task, ctrl_c, tmp_
     with pytest.raises(MiniptError, match="another method"):
         tune(base, task, path, resume=True, **QUICK)
     assert bits(tune(base, task, path, resume=True, start=start, **QUICK)) == bits(whole)
+
+
+def test_a_task_whose_texts_were_taken_away_is_refused(base):
+    task = small_task()
+    task.train.texts.clear()
+    with pytest.raises(MiniptError, match="no texts to learn from"):
+        tune(base, task, **QUICK)
