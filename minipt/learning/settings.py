@@ -3,7 +3,7 @@
 In: what the user gave. Out: `Settings`, complete and checked.
 """
 
-import math
+import sys
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -59,7 +59,7 @@ class Settings:
             object.__setattr__(self, name, int(value))
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
-            if not (isinstance(value, Real) and 0 < value < math.inf):
+            if not (isinstance(value, Real) and 0 < value <= sys.float_info.max):
                 raise MiniptError(f"{name} is a positive number, not {value!r}")
             object.__setattr__(self, name, float(value))
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):

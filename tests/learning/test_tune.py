@@ -392,6 +392,7 @@ def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):
         ({"learning_rate": 0.0}, "learning_rate is a positive number"),
         ({"learning_rate": math.nan}, "learning_rate is a positive number"),
         ({"clip": math.inf}, "clip is a positive number"),
+        ({"clip": 10**400}, "clip is a positive number"),
         ({"optimizer": "adagrad"}, "unknown optimizer 'adagrad': choose one of adam"),
         ({"schedule": "step"}, "unknown schedule"),
         ({"method": "zeros"}, "unknown start 'zeros'"),
