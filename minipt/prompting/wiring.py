@@ -61,8 +61,8 @@ def loss_and_gradient(
     (K, C).
     Returns the loss and d loss / d vectors (P, C).
     Raises MiniptError for an unknown wiring or one that the base does not allow, a prompt of
-    another width, targets or ids outside their range, a prompt and texts that are longer together
-    than the base's context, and another key in `gradients`.
+    another width, numbers that are not finite, targets or ids outside their range, a prompt and
+    texts that are longer together than the base's context, and another key in `gradients`.
     """
     wiring = wiring or ("shared" if base.config.causal else "concatenated")
     if wiring not in WIRINGS:
@@ -129,8 +129,8 @@ def text_step(
 ) -> tuple[float, Past]:
     """The texts alone, behind a past: their loss, and what it asks of the past's keys and values.
 
-    past: what a prompt leaves, or an array that is trained itself. gradients: what else is trained,
-    by the names of the base's parameters, which the tape has to know too.
+    past: what a prompt leaves, or an array that is trained itself. gradients: as in `StreamLayout`;
+    the tape has to know the names of parameters too.
     """
     trained = gradients and gradients.keys() & base.params.keys()
     stream = _text_stream(base, batch, past, batch.ids.shape[1] if trained else 0)
@@ -187,8 +187,8 @@ def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
 
 def logits_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
     """As `logits`, behind the keys and values of a prompt. (N, V or K)"""
-    logits = readout(base, hidden_after(base, batch, past), batch, ForwardOnly())
-    return label_logits(logits, batch)
+    hidden = hidden_after(base, batch, past)  # (B, R, C)
+    return label_logits(readout(base, hidden, batch, ForwardOnly()), batch)
 
 
 def hidden_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
