@@ -40,7 +40,7 @@ SETTINGS = {
     "optimizer": ("--optimizer", str, f"one of {', '.join(OPTIMIZERS)}"),
     "schedule": ("--schedule", str, f"of the learning rate: {', '.join(SCHEDULES)}"),
     "patience": ("--patience", int, "looks at validation without a better one that end the run"),
-    "workers": ("--workers", int, "processes that share the texts of a step"),
+    "threads": ("--threads", int, "that work at the same time (default: one a core)"),
 }
 
 

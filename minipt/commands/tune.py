@@ -28,6 +28,7 @@ from minipt.learning.tune import Run, prepare, tune
 from minipt.loading.load import NAMES
 from minipt.prompting.prompt import SoftPrompt, load_prompt
 from minipt.prompting.starts import STARTS
+from minipt.prompting.threads import blas_threads
 from minipt.results.plot import draw_curves, render
 from minipt.results.report import Score, compare_with_rivals, introduce, make_record, tell, warn
 from minipt.results.store import (
@@ -89,7 +90,8 @@ def tune_command(args: argparse.Namespace) -> int:
     try:
         if run.interrupted:
             raise KeyboardInterrupt  # from here on, Ctrl-C before and after the last step are one
-        scores = compare_with_rivals(base, task, run.test)
+        with blas_threads(settings.threads):
+            scores = compare_with_rivals(base, task, run.test)
         record = make_record(base, task, run, scores) | place
         _write(directory, record, run, scores, again)
     except KeyboardInterrupt:

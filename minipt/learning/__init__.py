@@ -9,6 +9,5 @@ In: a base and a task. Out: a `Run`, with the prompt that was best on validation
     checkpoint  a run's state and its file
     memory      a setting of the allocator
     loop        the loop: a step taken many times
-    workers     one step by several processes
     tune        the loop with a prompt as what learns
 """

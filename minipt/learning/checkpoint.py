@@ -48,11 +48,13 @@ class State:
 
 def identify(learner: Learner, task: Task, settings: Settings) -> dict:
     """All that decides the bits of a run, on one machine with one installation."""
+    # Any number of threads gives the same bits.
+    given = {name: value for name, value in asdict(settings).items() if name != "threads"}
     identity = {
         "base": learner.base.fingerprint,
         "task": task.digest,
         "learner": learner.name,
-        "settings": asdict(settings),
+        "settings": given,
     }
     return identity | ({"start": learner.goes_on_from} if learner.goes_on_from else {})
 

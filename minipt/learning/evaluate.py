@@ -14,7 +14,8 @@ from minipt.errors import MiniptError
 from minipt.maths.ops import cross_entropy
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.responses import encode_responses, response_format
-from minipt.prompting.text import QuestionFormat, Targets, batches, encode
+from minipt.prompting.text import Batch, QuestionFormat, Targets, batches, encode
+from minipt.prompting.threads import in_threads
 from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import Answerer, answerer
 from minipt.tasks.task import Pairs, Split, Task
@@ -23,7 +24,7 @@ from minipt.transformer.base import Base
 # Nothing is learnt from a text here, so a batch may be as large as the processor's cache likes.
 EVALUATION_BATCH = 32
 # A response has as many logits as its tokens times the vocabulary, and four arrays of that size
-# exist at once. So many numbers keep them within 200 MB of float32.
+# exist at once. So many numbers keep them within 200 MB of float32 a thread.
 MOST_LOGITS = 12_000_000
 
 
@@ -115,12 +116,9 @@ def measure(
     counts, probabilities = np.zeros((K, K), np.int64), np.empty((N, K), base.dtype)
     answers = 0
     size = _batch_size(base, question, targets)
-    for indices, batch in batches(token_rows, targets, question, size):
-        logits = answer(batch)  # (M, K or V), M answers
-        each, shares = cross_entropy(logits, batch.right_choices)  # (M,), (M, K or V)
-        if not np.isfinite(each).all():
-            raise MiniptError("with this prompt the answer is not a finite number: tune it again")
-        guesses = logits.argmax(1)  # (M,)
+    groups = list(batches(token_rows, targets, question, size))
+    answered = in_threads(lambda group: _answer(answer, group[1], K), groups)
+    for (indices, batch), (each, guesses, shares) in zip(groups, answered, strict=True):
         # The text that an answer belongs to: a label has one answer, a response one a token. (M,)
         whose = indices if K else indices[batch.counted.nonzero()[0]]
         np.add.at(losses, whose, each)
@@ -131,6 +129,20 @@ def measure(
             np.add.at(counts, (batch.right_choices, guesses), 1)
     correct, loss = int(right.sum()), float(losses.sum()) / answers
     return Evaluation(correct / N, loss, correct, N, right, counts, probabilities, was_cut)
+
+
+def _answer(
+    answer: Answerer, batch: Batch, K: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Of each of a batch's M answers the loss (M,), the guess (M,), and the probabilities (M, K).
+
+    Of responses, where K is 0, the probabilities of all tokens are forgotten: they are too many.
+    """
+    logits = answer(batch)  # (M, K or V)
+    losses, probabilities = cross_entropy(logits, batch.right_choices)  # (M,), (M, K or V)
+    if not np.isfinite(losses).all():
+        raise MiniptError("with this prompt the answer is not a finite number: tune it again")
+    return losses, logits.argmax(1), probabilities if K else None
 
 
 def task_question(

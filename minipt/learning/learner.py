@@ -4,11 +4,8 @@ In: a base, a task and settings; each kind of learner is made of these three. Ou
 which the loop trains. The prompt of `tune.py` is one, its rivals are the others.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import numpy as np
 
-from minipt.errors import MiniptError
 from minipt.learning.optimizers import Arrays, Optimizer
 from minipt.prompting.text import Batch, QuestionFormat
 from minipt.prompting.wiring import Answerer
@@ -31,15 +28,6 @@ class Learner:
         rng: the step's own, for a learner that draws.
         """
         raise NotImplementedError
-
-    def with_workers(self, count: int) -> AbstractContextManager[None]:
-        """A context in which `count` processes share the learner's steps.
-
-        Raises MiniptError for more than one, where the learner does not know how.
-        """
-        if count > 1:
-            raise MiniptError(f"{self.name} learns in one process: leave workers out")
-        return nullcontext()
 
     def answerer(self) -> Answerer:
         """A function from batches to logits (N, K), with the arrays as they are now."""

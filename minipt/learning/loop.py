@@ -21,7 +21,9 @@ from minipt.learning.learner import Learner
 from minipt.learning.memory import keep_freed_memory
 from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
 from minipt.learning.settings import Settings
+from minipt.prompting.shares import small_by_one_thread
 from minipt.prompting.text import Batch, Targets, batches
+from minipt.prompting.threads import blas_threads
 from minipt.tasks.task import Pairs, Split, Task
 
 
@@ -35,7 +37,7 @@ def learn(
     """Take all the steps. checkpoint, resume, Ctrl-C, the frozen base: as in `tune`.
 
     Returns the run's state; the learner's arrays are the best too. Raises MiniptError as `tune`
-    does, and for workers that this learner does not take.
+    does.
     """
     keep_freed_memory()
     base, identity = learner.base, identify(learner, task, settings)
@@ -50,9 +52,8 @@ def learn(
         raise MiniptError(f"the task {task.name!r} has no texts to learn from: give it some")
     training = _training_batches(state, token_rows, targets)
     # What overflows ends in numbers that are not finite, and these in a sentence.
-    with np.errstate(over="ignore", invalid="ignore"):
-        with learner.with_workers(settings.workers):
-            _take_steps_and_keep(state, training, checkpoint)
+    with np.errstate(over="ignore", invalid="ignore"), blas_threads(settings.threads):
+        _take_steps_and_keep(state, training, checkpoint)
         if base.fingerprint != identity["base"]:
             raise RuntimeError(f"base {base.name!r} changed while {learner.name} learnt with it")
         put(state.best_arrays, learner.arrays)
@@ -115,7 +116,8 @@ def _step(state: State, batch: Batch) -> dict:
     # No other draw has this seed: [seed] draws the start, [seed, epoch] the order of the texts
     # (and NumPy takes [seed] for [seed, 0]).
     rng = np.random.default_rng([settings.seed, 0, done + 1])
-    loss, gradients = learner.loss_and_gradients(batch, rng)
+    with small_by_one_thread(learner.base, batch):
+        loss, gradients = learner.loss_and_gradients(batch, rng)
     _refuse_infinite(settings, done + 1, loss, *gradients.values())
     norm = clip_gradients(gradients, settings.clip)
     learner.update(state.optimizer, gradients, rate)

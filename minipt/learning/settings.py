@@ -12,7 +12,7 @@ from minipt.learning.optimizers import OPTIMIZERS, SCHEDULES
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
-COUNTS = ("length", "steps", "batch_size", "evaluate_every", "patience", "workers")
+COUNTS = ("length", "steps", "batch_size", "evaluate_every", "patience", "threads")
 # What suits a base of this name, or a base and a task of these names, better than the defaults.
 DEFAULTS_FOR = {
     "smollm2-135m": {"method": "text", "steps": 500, "learning_rate": 0.02, "evaluate_every": 250},
@@ -44,13 +44,13 @@ class Settings:
     evaluate_every: int = 50  # steps between looks at the validation split
     patience: int | None = None  # so many looks without a better one end the run early
     head: bool = False  # a linear head of K x C numbers learns too; for labels only
-    workers: int = 1  # processes that share the texts of a step, at most batch_size
+    threads: int | None = None  # that work at a time; None: one a core; the bits stay the same
 
     def __post_init__(self) -> None:
         # A float64 of NumPy's would turn float32 arrays into float64; JSON has no NumPy numbers.
         for name in (*COUNTS, "seed", "warmup"):
             value, least = getattr(self, name), 1 if name in COUNTS else 0
-            if value is None and name == "patience":
+            if value is None and name in ("patience", "threads"):
                 continue
             if not isinstance(value, Integral):
                 raise MiniptError(f"{name} is a whole number, not {value!r}")
@@ -66,10 +66,6 @@ class Settings:
             value = getattr(self, name)
             if value not in list(known):
                 raise MiniptError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
-        if self.workers > self.batch_size:
-            raise MiniptError(
-                f"{self.workers} workers cannot share {self.batch_size} texts: use fewer"
-            )
 
     def looks_after(self, step: int) -> bool:
         """Whether the validation split is measured after this step; 0: before the first."""

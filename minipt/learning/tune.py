@@ -4,8 +4,6 @@ In: a frozen `Base` and a `Task`. Out: a `Run`, with the prompt that did best on
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from minipt.learning.learner import Learner
 from minipt.learning.loop import learn
 from minipt.learning.optimizers import Arrays
 from minipt.learning.settings import Settings, defaults_for
-from minipt.learning.workers import Workers
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import STARTS, go_on_from, init_prompt
 from minipt.prompting.text import Batch
@@ -52,19 +49,8 @@ class PromptLearner(Learner):
         # It holds the head itself, not a copy, so that every batch has the head as it is now.
         self.question = task_question(base, self.prompt, task.train, task)
         self.room = base.config.context - settings.length
-        self.workers: Workers | None = None
-
-    @contextmanager
-    def with_workers(self, count: int) -> Iterator[None]:
-        with Workers(self.base, count) if count > 1 else nullcontext() as self.workers:
-            try:
-                yield
-            finally:
-                self.workers = None
 
     def loss_and_gradients(self, batch: Batch, rng: np.random.Generator) -> tuple[float, Arrays]:
-        if self.workers:
-            return self.workers.prompt_step(self.prompt, batch)
         return prompt_step(self.base, self.prompt, batch)
 
     def answerer(self) -> Answerer:
@@ -102,14 +88,13 @@ def tune(
     checkpoint: a file to write at each look at the validation split; with `resume` the run
     continues from it, and the result has the same bits as without the interruption. start: a prompt
     to go on from, and with it its length; its head too, if it has one for the same labels. given:
-    fields of `Settings`, such as length=20, steps=600, seed=0; a script that sets workers begins
-    its work under `if __name__ == "__main__":`, since each worker reads the script too. Ctrl-C ends
-    the learning, and the best prompt so far is returned, with `interrupted` set.
+    fields of `Settings`, such as length=20, steps=600, seed=0. Ctrl-C ends the learning, and the
+    best prompt so far is returned, with `interrupted` set.
 
     Raises MiniptError for settings that make no sense, a start that is no prompt of this base,
     label words that the base cannot tell apart, a checkpoint that is missing, damaged or of another
-    run, a response that does not fit the base, a base that writes none, a worker that has died, and
-    a loss that is no longer finite.
+    run, a response that does not fit the base, a base that writes none, and a loss that is no
+    longer finite.
     """
     learner, settings = prepare(base, task, start, **given)
     state = learn(learner, task, settings, checkpoint, resume)

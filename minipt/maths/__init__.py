@@ -5,5 +5,6 @@ In: arrays. Out: arrays, and by name what the backward needs.
     attention_products  the matrix products that attention is made of
     normal              the normal distribution, which one form of GELU needs
     ops                 every op of a transformer, with its derivation
+    blocked_attention   attention over long texts, whose memory grows with T, not with T²
     gradcheck           is a gradient right? finite differences
 """

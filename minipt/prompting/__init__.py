@@ -8,6 +8,8 @@ In: a base, a prompt, texts. Out: the loss and the gradient of the prompt's vect
     prompt        the vectors in front of the text
     starts        where they start
     readout       from hidden states to an answer
+    threads       work on all cores
+    shares        a batch in shares, one a thread
     wiring        one step of prompt tuning, in two wirings
     generate      writing on after a text
     verbalizer    how a base is asked, and which words it may answer

@@ -34,6 +34,7 @@ from minipt.prompting.readout import (
     readout_dx,
     rows_to_read,
 )
+from minipt.prompting.shares import in_shares
 from minipt.prompting.text import Batch
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Past, StreamLayout, length_of
@@ -99,8 +100,14 @@ def shared(
     tape.show("prompt.vectors", vectors)  # (P, C)
     layout = StreamLayout(base, _prompt_stream(base, vectors), tape)
     unread, prompt_kv = forward(layout)
-    loss, dprompt_kv = text_step(base, batch, tape, prompt_kv, gradients)
-    dprompt, _ = backward(layout, np.zeros_like(unread), dkv_from_readers=dprompt_kv)  # (1, P, C)
+
+    def step(share: Batch, tape: Tape, gradients: Gradients | None) -> tuple[float, np.ndarray]:
+        loss, dprompt_kv = text_step(base, share, tape, prompt_kv, gradients)
+        return loss, np.array(dprompt_kv)  # (L, 2, Hkv, P, D)
+
+    loss, dprompt_kv = in_shares(step, base, batch, 0, tape, gradients)
+    dkv = [(dkey, dvalue) for dkey, dvalue in dprompt_kv]  # (Hkv, P, D) twice, of each layer
+    dprompt, _ = backward(layout, np.zeros_like(unread), dkv_from_readers=dkv)  # (1, P, C)
     tape.show_grad("prompt.vectors", dprompt[0])
     return loss, dprompt[0].copy()  # the caller's own: clipping changes it, the trace stays
 
@@ -110,9 +117,13 @@ def concatenated(
 ) -> tuple[float, np.ndarray]:
     """The prompt stands in front of every text: B·(P+T) rows."""
     tape.show("prompt.vectors", vectors)  # (P, C)
-    layout = StreamLayout(base, _joined_stream(base, vectors, batch), tape)
-    loss, dx, _ = _forward_and_back(layout, batch, gradients)  # dx (B, P, C)
-    gradient = dx.sum(0)  # (P, C): the same vectors stand in front of every text
+
+    def step(share: Batch, tape: Tape, gradients: Gradients | None) -> tuple[float, np.ndarray]:
+        layout = StreamLayout(base, _joined_stream(base, vectors, share), tape)
+        loss, dx, _ = _forward_and_back(layout, share, gradients)  # dx (B, P, C)
+        return loss, dx.sum(0)  # (P, C): the same vectors stand in front of every text
+
+    loss, gradient = in_shares(step, base, batch, len(vectors), tape, gradients)
     tape.show_grad("prompt.vectors", gradient)
     return loss, gradient.copy()
 

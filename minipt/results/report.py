@@ -137,14 +137,13 @@ def make_record(base: Base, task: Task, run: Run, scores: dict[str, Score]) -> d
 def introduce(task: Task, learner: PromptLearner, settings: Settings) -> str:
     """The task, the frozen base and the prompt, to be shown before the first step."""
     base = learner.base
-    workers = f", by {settings.workers} workers" if settings.workers > 1 else ""
     lines = [
         f"{task.summary()}\n",
         f"base {base.name}: {base.size:,} parameters in {base.config.layers} layers of "
         f"{base.config.channels} channels, frozen",
         f"prompt: {settings.length} vectors from {_start_in_words(learner, settings)}",
         f"tuning: {settings.steps} steps of {settings.batch_size} texts, {settings.optimizer} at "
-        f"{settings.learning_rate:g}, seed {settings.seed}{workers}",
+        f"{settings.learning_rate:g}, seed {settings.seed}",
     ]
     if labels := _labels_in_words(base, task, learner.question):
         lines.append(f"labels: {labels}")

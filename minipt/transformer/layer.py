@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from minipt.maths import ops
+from minipt.maths.blocked_attention import LONG_TEXT
 from minipt.transformer.base import Base, Config
 from minipt.transformer.ragged import RowSet, Stream
 from minipt.transformer.trace import Gradients, Tape, add_gradient
@@ -69,7 +70,7 @@ class StreamLayout:
         """0 where a row may read a column, else -inf. (T, T), or (B, 1, 1, T) of padding only"""
         T, dtype = self.stream.x.shape[1], self.stream.x.dtype
         if self.base.config.causal:
-            return causal_mask(T, dtype)
+            return causal_mask(np.arange(T), T, dtype)
         return padding_mask(self.stream.counts, T, dtype)
 
     @cached_property
@@ -238,11 +239,18 @@ class Layer(Part):
         return op(matrix.reshape(N, E // D, D), cos, sin).reshape(N, E)
 
     @property
+    def in_blocks(self) -> bool:
+        """Whether attention goes through the rows in blocks: for long texts that no one watches."""
+        is_long = self.layout.stream.x.shape[1] >= LONG_TEXT
+        return is_long and self.query_rows.is_all and not self.tape.is_watched
+
+    @property
     def mask(self) -> np.ndarray:
         """(T, T), in a causal base's last layer (B, 1, R, T); of one not causal (B, 1, 1, T)"""
         if self.query_rows.is_all or not self.config.causal:
             return self.layout.mask
-        return self.layout.mask[self.query_rows.rows][:, None]
+        x = self.layout.stream.x
+        return causal_mask(self.query_rows.rows, x.shape[1], x.dtype)[:, None]
 
 
 def empty_past(config: Config, dtype: np.dtype) -> Past:
@@ -256,12 +264,12 @@ def length_of(past: Past | None) -> int:
     return past[0][0].shape[1] if past else 0
 
 
-def causal_mask(T: int, dtype: np.dtype) -> np.ndarray:
-    """0 where row t may read column s, s <= t, else -inf. (T, T)
+def causal_mask(rows: np.ndarray, T: int, dtype: np.dtype) -> np.ndarray:
+    """0 where row t may read column s, s <= t, else -inf. rows (..., R) -> (..., R, T)
 
     It hides the padding behind a shorter text too, since no real row stands behind that.
     """
-    return np.triu(np.full((T, T), -np.inf, dtype), k=1)
+    return np.where(np.arange(T) <= rows[..., None], 0.0, -np.inf).astype(dtype)
 
 
 def padding_mask(lengths: np.ndarray, T: int, dtype: np.dtype) -> np.ndarray:

@@ -20,6 +20,11 @@ R rows of a text that are queries, in the last layer those that are read out; N 
 import numpy as np
 
 from minipt.maths import ops
+from minipt.maths.blocked_attention import (
+    attention_dpast_alone,
+    attention_in_blocks,
+    attention_in_blocks_dx,
+)
 from minipt.transformer.base import Base
 from minipt.transformer.layer import KeyValue, Layer, Past, StreamLayout
 from minipt.transformer.trace import Gradients, add_gradient
@@ -130,13 +135,8 @@ def _attention(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, KeyValue]:
     queries *= layer.channels_a_head**-0.5
     query = layer.heads(layer.rotate(queries, query_rows), query_rows)  # (B, H, R, D)
     key, value = layer.heads(keys, all_rows), layer.heads(values, all_rows)  # (B, Hkv, T, D)
-    context, weights, scores = ops.attention(query, key, value, layer.past_kv, layer.mask)
-    layer.keep_for_backward("attn.key", key)
-    layer.keep_for_backward("attn.value", value)
-    layer.keep_for_backward("attn.query", query)
-    layer.show("attn.scores", scores)  # (B, H, R, P+T)
-    layer.keep_for_backward("attn.weights", weights)  # (B, H, R, P+T)
-    layer.show("attn.context", context)  # (B, H, R, D)
+    attend = _attend_in_blocks if layer.in_blocks else _attend
+    context = attend(layer, query, key, value)  # (B, H, R, D)
     out = layer.linear("attn.out", layer.merged(context, query_rows))  # (N, C)
     layer.show("attn.out", out, query_rows)
     middle = layer.show("middle", query_rows.pick(x) + out, query_rows)
@@ -158,7 +158,8 @@ def _attention_dx(
     layer.show_grad("middle", dmiddle, layer.query_rows)
     layer.show_grad("attn.out", dmiddle, layer.query_rows)
     dcontext = layer.heads(layer.linear_dx("attn.out", dmiddle), layer.query_rows)  # (B, H, R, D)
-    dquery, dkey, dvalue, dpast_kv = _attend_dx(layer, dcontext)
+    attend_dx = _attend_in_blocks_dx if layer.in_blocks else _attend_dx
+    dquery, dkey, dvalue, dpast_kv = attend_dx(layer, dcontext)
     if dkv_from_readers is not None:  # the gradients of the texts enter those of the prompt here
         dkey += dkv_from_readers[0]
         dvalue += dkv_from_readers[1]
@@ -176,6 +177,17 @@ def _attention_dx(
     # The gradient also goes past attention, row by row.
     layer.add_to_input_grad(dx, dmiddle if rows.is_all else rows.pick(dmiddle))
     return dx, dpast_kv
+
+
+def _attend(layer: Layer, query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """query (B, H, R, D), key and value (B, Hkv, T, D) -> context (B, H, R, D)"""
+    context, weights, scores = ops.attention(query, key, value, layer.past_kv, layer.mask)
+    layer.keep_for_backward("attn.key", key)
+    layer.keep_for_backward("attn.value", value)
+    layer.keep_for_backward("attn.query", query)
+    layer.show("attn.scores", scores)  # (B, H, R, P+T)
+    layer.keep_for_backward("attn.weights", weights)  # (B, H, R, P+T)
+    return layer.show("attn.context", context)
 
 
 def _attend_dx(
@@ -197,6 +209,37 @@ def _attend_dx(
     layer.show_grad("attn.weights", dweights)
     layer.show_grad("attn.scores", dscores)
     return *dparts, dpast_kv
+
+
+def _attend_in_blocks(
+    layer: Layer, query: np.ndarray, key: np.ndarray, value: np.ndarray
+) -> np.ndarray:
+    """As `_attend` for all rows of long texts; no one looks at scores and weights.
+
+    query (B, H, T, D), key and value (B, Hkv, T, D) -> context (B, H, T, D)
+    """
+    lengths, causal = layer.layout.stream.counts, layer.config.causal
+    context, log_sums = attention_in_blocks(query, key, value, layer.past_kv, lengths, causal)
+    kept = {"key": key, "value": value, "query": query, "context": context, "log_sums": log_sums}
+    for name, array in kept.items():
+        layer.keep_for_backward(f"attn.{name}", array)
+    return context
+
+
+def _attend_in_blocks_dx(
+    layer: Layer, dcontext: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, KeyValue]:
+    """As `_attend_dx`, behind `_attend_in_blocks`."""
+    names = ("context", "log_sums", "query", "key", "value")
+    context, log_sums, query, key, value = (layer.take(f"attn.{name}") for name in names)
+    N = layer.input_grad_rows.rows.shape[1]
+    if not N:  # only the past needs a gradient: of queries, keys and values no row does
+        dpast_kv = attention_dpast_alone(dcontext, context, log_sums, query, layer.past_kv)
+        return query[:, :, :0], key[:, :, :0], value[:, :, :0], dpast_kv
+    kept = (context, log_sums, query, key, value, layer.past_kv)
+    stream, causal = layer.layout.stream, layer.config.causal
+    *dparts, dpast_key, dpast_value = attention_in_blocks_dx(dcontext, *kept, stream.counts, causal)
+    return *(each[:, :, :N] for each in dparts), (dpast_key, dpast_value)
 
 
 def _mlp(layer: Layer, x: np.ndarray) -> np.ndarray:

@@ -28,8 +28,10 @@ class Tape:
     """Keeps what the backward pass needs until it has read it, and nothing else: for training.
 
     trained: the names of the base's parameters that learn, such as "h3.mlp.up.weight"; a prompt
-    needs none.
+    needs none. is_watched: whether someone looks at what is only shown.
     """
+
+    is_watched = False
 
     def __init__(self, trained: Collection[str] = ()) -> None:
         self.trained = trained
@@ -81,6 +83,8 @@ class Trace(Tape):
     >>> trace["text.h0.attn.weights"].shape         # (B, H, T, P+T)
     >>> trace.grad("text.h0.attn.weights").shape    # the same
     """
+
+    is_watched = True
 
     def __init__(self) -> None:
         super().__init__()

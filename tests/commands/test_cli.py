@@ -27,6 +27,7 @@ from minipt.files.fetch import cached_directory
 from minipt.learning import loop as learning
 from minipt.learning.settings import Settings
 from minipt.loading.load import NAMES, load_base, save_base
+from minipt.prompting import threads as threads_module
 from minipt.prompting.generate import generate
 from minipt.prompting.prompt import load_prompt
 from minipt.prompting.starts import init_prompt
@@ -130,11 +131,15 @@ def test_run_json_says_at_least_this(call, job, here, saved_base):
     assert record["versions"].keys() == {"minipt", "numpy", "python"}
 
 
-def test_workers_are_told_and_written_down(call, job, here):
-    status, out, _ = call(*job, "--workers", "2")
-    assert status == 0
-    assert "seed 0, by 2 workers\n" in out
-    assert json.loads((here / RUN / "run.json").read_text())["settings"]["workers"] == 2
+def test_any_number_of_threads_gives_the_same_bits(call, job, here):
+    vectors = []
+    for threads in ("1", "2", "4"):
+        assert call(*job, "--threads", threads)[0] == 0
+        record = json.loads((here / RUN / "run.json").read_text())
+        assert record["settings"]["threads"] == int(threads)
+        vectors.append((here / RUN / "prompt.safetensors").read_bytes()[-1024:])
+        shutil.rmtree(here / RUN)
+    assert vectors[0] == vectors[1] == vectors[2]
 
 
 def test_json_is_one_object_and_all_else_goes_to_standard_error(call, job, here):
@@ -318,8 +323,7 @@ WRONG = [
     (["--init", "x" * 5000], "normal, or a run's directory"),
     (["--init", "texts.csv"], "texts.csv is no prompt"),
     (["--init", "."], "there is no prompt at prompt.safetensors"),
-    (["--workers", "0"], "workers is at least 1, not 0"),
-    (["--workers", "9"], "9 workers cannot share 8 texts"),
+    (["--threads", "0"], "threads is at least 1, not 0"),
     (["--optimizer", "adagrad"], "unknown optimizer 'adagrad'"),
     (["--schedule", "none"], "unknown schedule 'none'"),
     (["--learning-rate", "nan"], "learning_rate is a positive number"),
@@ -877,12 +881,11 @@ def test_doctor(call, here):
         assert part in out
 
 
-@pytest.mark.parametrize(("processors", "workers"), [(1, None), (2, 2), (16, 4), (None, None)])
-def test_doctor_says_how_to_use_many_processors(call, here, monkeypatch, processors, workers):
-    monkeypatch.setattr(os, "cpu_count", lambda: processors)
-    out = call("doctor")[1]
-    assert ("--workers" in out) == (workers is not None)
-    assert workers is None or f"`minipt tune --workers {workers}`" in out
+def test_doctor_says_where_the_threads_of_blas_cannot_be_set(call, here, monkeypatch):
+    assert "cannot be set" not in call("doctor")[1]
+    monkeypatch.setattr(threads_module, "blas_libraries", list)  # as with Accelerate on macOS
+    monkeypatch.setattr("minipt.commands.doctor.blas_libraries", list)
+    assert "cannot be set, so that a busy machine" in call("doctor")[1]
 
 
 def test_doctor_says_which_bases_are_to_be_fetched(call, here, monkeypatch):

@@ -50,7 +50,7 @@ LINES = (
     RESUME,
 )
 # A large number of these is a wish for long work, not damage; processes take seconds to begin.
-LONG_WORK = ("--steps", "--seeds", "--members", "--workers", "--rates", "steps", "workers")
+LONG_WORK = ("--steps", "--seeds", "--members", "--threads", "--rates", "steps", "threads")
 
 
 def make_sound(place: Path) -> None:

@@ -440,7 +440,7 @@ def test_numbers_of_numpy_are_computed_with_as_pythons(base, task):
     whole = QUICK | {"learning_rate": 0.3, "clip": 0.5}
     numpys = {name: np.array(value)[()] for name, value in whole.items()}
     assert {type(value).__module__ for value in numpys.values()} == {"numpy"}
-    settings = Settings(**numpys, seed=np.int64(3), patience=np.int32(2), workers=np.uint8(1))
+    settings = Settings(**numpys, seed=np.int64(3), patience=np.int32(2), threads=np.uint8(1))
     kinds = {type(value) for value in asdict(settings).values()}
     assert kinds == {int, float, str, bool, type(None)}
     assert bits(tune(base, task, **numpys)) == bits(tune(base, task, **whole))

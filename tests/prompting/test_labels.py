@@ -10,10 +10,10 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, processors
 import minipt
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import encode_split, evaluate, task_question
-from minipt.learning.workers import share
 from minipt.maths.gradcheck import check_gradient
 from minipt.maths.ops import softmax
 from minipt.prompting.responses import encode_responses
+from minipt.prompting.shares import share
 from minipt.prompting.text import QuestionFormat, batches, encode
 from minipt.prompting.verbalizer import head_start, label_tokens, question_format, read_labels
 from minipt.prompting.wiring import WIRINGS, logits, loss_and_gradient

@@ -1,0 +1,91 @@
+"""A batch in shares, which threads work on at the same time.
+
+In: a batch, and a step on a batch. Out: what the step returns for the whole batch. The loss is a
+mean over N answers, and share k has N_k of them:
+
+    loss = Σ_k N_k / N loss_k,    so    gradient = Σ_k N_k / N gradient_k
+
+The size of a step alone says into how many shares it is cut, and the sums have a fixed order. So
+any number of threads gives the same bits. One share is forgotten before the next one begins on its
+thread: a large batch needs no more memory than the shares that are worked on.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import numpy as np
+
+from minipt.prompting.text import Batch
+from minipt.prompting.threads import blas_threads, in_threads
+from minipt.transformer.base import Base
+from minipt.transformer.trace import Gradients, Tape, add_gradient
+
+# The least numbers in the hidden states of a share: its rows times C. Smaller shares lose more to
+# waiting for the interpreter's lock, and to reading the weights once more, than they gain.
+SHARE = 150_000
+# Up to so many numbers a second thread of BLAS gains little, and a busy machine makes it wait: 60
+# steps on the toy task take 3.1 s with two and 3.5 s with one, beside a busy process 7.8 and 3.6 s.
+SMALL = 2**16
+
+# From a share, an empty tape and what else to fill to the loss and one array of gradients.
+Step = Callable[[Batch, Tape, Gradients | None], tuple[float, np.ndarray]]
+
+
+def in_shares(
+    step: Step, base: Base, batch: Batch, P: int, tape: Tape, gradients: Gradients | None
+) -> tuple[float, np.ndarray]:
+    """The loss and the array of gradients of a step on the whole batch; `gradients` are filled.
+
+    P: how many rows stand in front of each text and go through the layers with it. A step that
+    someone watches is one share.
+    """
+    shares = [batch] if tape.is_watched else cut(base, batch, P)
+    if len(shares) == 1:
+        return step(batch, tape, gradients)
+    filled = [dict.fromkeys(gradients or ()) for _ in shares]
+    results = in_threads(lambda k: step(shares[k], Tape(), filled[k]), range(len(shares)))
+    answers = [count_answers(share) for share in shares]
+    parts = [count / sum(answers) for count in answers]  # N_k / N
+    for name in gradients or ():
+        of_shares = zip(parts, filled, strict=True)
+        add_gradient(gradients, name, sum(part * each[name] for part, each in of_shares))
+    losses, arrays = zip(*results, strict=True)
+    loss = sum(part * each for part, each in zip(parts, losses, strict=True))
+    return loss, sum(part * each for part, each in zip(parts, arrays, strict=True))
+
+
+def cut(base: Base, batch: Batch, P: int = 0) -> list[Batch]:
+    """The shares of a batch, as many as its size allows, a power of two; each has an answer."""
+    texts = len(batch.ids) if batch.labels is None else len(batch.labels)
+    count = 1
+    while 2 * count <= texts and hidden_size(base, batch, P) >= 2 * count * SHARE:
+        count *= 2
+    shares = [share(batch, k, count) for k in range(count)]
+    return [each for each in shares if count_answers(each)] or [batch]
+
+
+def share(batch: Batch, k: int, count: int) -> Batch:
+    """Every `count`-th text from the k-th on, so that long and short ones come to all."""
+    texts = len(batch.ids) if batch.labels is None else len(batch.labels)
+    rows = np.arange(len(batch.ids)).reshape(texts, -1)[k::count].ravel()  # with labels, K a text
+    names = ("ids", "lengths", "targets", "positions")
+    arrays = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
+    labels = None if batch.labels is None else batch.labels[k::count]
+    return replace(batch, **{name: array[rows] for name, array in arrays.items()}, labels=labels)
+
+
+def hidden_size(base: Base, batch: Batch, P: int = 0) -> int:
+    """How many numbers the batch's hidden states have: its rows times C."""
+    rows = int(batch.lengths.sum()) + P * len(batch.ids)
+    return rows * base.config.channels
+
+
+def count_answers(batch: Batch) -> int:
+    """N: the answers whose mean the loss is."""
+    return len(batch.right_choices)
+
+
+def small_by_one_thread(base: Base, batch: Batch) -> AbstractContextManager[None]:
+    """One thread of BLAS for small batches, and as many as there are for others."""
+    return blas_threads(1 if hidden_size(base, batch) <= SMALL else None)
