@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minipt"
 FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "flax", "autograd", "transformers", "peft"}
 FRAMEWORKS |= {"keras", "mxnet", "tinygrad", "cupy", "accelerate"}
-RUN_TIME = {"numpy", "tokenizers", "safetensors", "matplotlib", "tqdm", "gguf", "threadpoolctl", "minipt"}
+RUN_TIME = {"numpy", "tokenizers", "safetensors", "matplotlib", "tqdm", "gguf", "threadpoolctl"}
+RUN_TIME |= {"minipt"}
 OPTIONAL = {"huggingface_hub"}
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path

@@ -21,9 +21,8 @@ from minipt.learning.learner import Learner
 from minipt.learning.memory import keep_freed_memory
 from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
 from minipt.learning.settings import Settings
-from minipt.prompting.shares import small_by_one_thread
 from minipt.prompting.text import Batch, Targets, batches
-from minipt.prompting.threads import blas_threads
+from minipt.prompting.threads import Pace, blas_threads
 from minipt.tasks.task import Pairs, Split, Task
 
 
@@ -93,11 +92,11 @@ def _take_steps(state: State, training: Iterator[Batch], save: Callable[[], None
         state.history.append({"step": 0})
         _look(state)
         save()
-    steps = {"total": settings.steps, "initial": state.step, "unit": "step"}
+    pace, steps = Pace(), {"total": settings.steps, "initial": state.step, "unit": "step"}
     with tqdm(**steps, desc="tuning", disable=None, leave=None) as bar:
         while not _is_over(state):
             batch, began = next(training), time.perf_counter()
-            record = _step(state, batch)
+            record = _step(state, batch, pace)
             bar.update()
             looks = settings.looks_after(state.step)
             if looks:
@@ -108,7 +107,7 @@ def _take_steps(state: State, training: Iterator[Batch], save: Callable[[], None
                 save()
 
 
-def _step(state: State, batch: Batch) -> dict:
+def _step(state: State, batch: Batch, pace: Pace) -> dict:
     """One step: loss, gradient, clipping, optimizer; and the record of it."""
     settings, learner, done = state.settings, state.learner, state.step
     warmup = min(settings.warmup, settings.steps // 2)
@@ -116,7 +115,7 @@ def _step(state: State, batch: Batch) -> dict:
     # No other draw has this seed: [seed] draws the start, [seed, epoch] the order of the texts
     # (and NumPy takes [seed] for [seed, 0]).
     rng = np.random.default_rng([settings.seed, 0, done + 1])
-    with small_by_one_thread(learner.base, batch):
+    with pace(int(batch.lengths.sum())):
         loss, gradients = learner.loss_and_gradients(batch, rng)
     _refuse_infinite(settings, done + 1, loss, *gradients.values())
     norm = clip_gradients(gradients, settings.clip)

@@ -11,22 +11,18 @@ thread: a large batch needs no more memory than the shares that are worked on.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
 
 from minipt.prompting.text import Batch
-from minipt.prompting.threads import blas_threads, in_threads
+from minipt.prompting.threads import in_threads
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Gradients, Tape, add_gradient
 
 # The least numbers in the hidden states of a share: its rows times C. Smaller shares lose more to
 # waiting for the interpreter's lock, and to reading the weights once more, than they gain.
 SHARE = 150_000
-# Up to so many numbers a second thread of BLAS gains little, and a busy machine makes it wait: 60
-# steps on the toy task take 3.1 s with two and 3.5 s with one, beside a busy process 7.8 and 3.6 s.
-SMALL = 2**16
 
 # From a share, an empty tape and what else to fill to the loss and one array of gradients.
 Step = Callable[[Batch, Tape, Gradients | None], tuple[float, np.ndarray]]
@@ -84,8 +80,3 @@ def hidden_size(base: Base, batch: Batch, P: int = 0) -> int:
 def count_answers(batch: Batch) -> int:
     """N: the answers whose mean the loss is."""
     return len(batch.right_choices)
-
-
-def small_by_one_thread(base: Base, batch: Batch) -> AbstractContextManager[None]:
-    """One thread of BLAS for small batches, and as many as there are for others."""
-    return blas_threads(1 if hidden_size(base, batch) <= SMALL else None)

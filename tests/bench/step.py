@@ -2,20 +2,21 @@
 
     python tests/bench/step.py                        # every shape and length, then an epoch
     python tests/bench/step.py small middle --length 20 --rounds 15
+    python tests/bench/step.py middle --length 20 --tokens 128 512 1024 --rounds 5 --epoch
+    python tests/bench/step.py llama --length 20 --tokens 256 --texts 8 --rounds 5 --epoch
+    python tests/bench/step.py small middle --length 20 --busy --epoch
     python tests/bench/step.py gpt2 --epoch --json    # no epoch
-    python tests/bench/step.py llama --length 20 --epoch smollm2-135m --texts 160
-    python tests/bench/step.py small --length 20 --workers 8 --epoch
 
 A step is the loss, the prompt's gradient and Adam, on the same random GPT-2 or Llama, texts and
-prompt for all, which are first held to agree. Ours is taken in one process, and by workers that
-share its texts. PEFT is used as its guide does: the answer stands behind the text and `labels` are
--100 elsewhere, so its texts are one token longer. Plain PyTorch is what one can write by hand,
-prompt and text concatenated, with frozen parameters, fused attention and the output matrix on the
-last row only. An epoch is one over a sample of real reviews that has the lengths of all of them, in
-front of a base that has a name, in the same batches for both: random ones, padded to the longest,
-as PEFT's usual collator makes them, and such of neighbouring length, as minipt's `tune` makes them.
-Memory is that of the whole process during the first steps, and of its workers after them, what they
-share counted once.
+prompt for all (`rivals.py`), which are first held to agree. Plain PyTorch is what one can write by
+hand, prompt and text concatenated, with frozen parameters, fused attention and the output matrix on
+the last row only. "The same savings" is a PyTorch that runs the prompt once for all texts and in
+the last layer only the rows that are read, as minipt does. An epoch is one over a sample of real
+reviews that has the lengths of all of them, in front of a base that has a name, in the same batches
+for all: random ones, padded to the longest, as PEFT's usual collator makes them, and such of
+neighbouring length, as minipt's `tune` makes them. With --busy each takes every turn twice, alone
+and beside a process that keeps one core busy. Memory is that of the whole process at its peak
+during the first steps.
 
 Each lives in a process of its own, as its user would run it: beside this program's own imports
 nothing else is there, and what minipt tells the C library does not reach its rivals. They take
@@ -26,11 +27,11 @@ for work and would take half of the next one's time. Needs the `parity` extra an
 import argparse
 import json
 import multiprocessing
+import os
 import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,22 +39,20 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from rivals import CONTESTANTS, Rows, quieten
 from tqdm import tqdm
 
 import minipt
-from minipt.learning.memory import keep_freed_memory
-from minipt.learning.optimizers import Adam
-from minipt.learning.workers import Workers
 from minipt.loading.named_bases import base_directory
 from minipt.prompting.text import encode
 from minipt.prompting.verbalizer import label_tokens
-from minipt.prompting.wiring import prompt_step
 
-T = 24
-RATE = 1e-3
 PAUSE = 0.4  # seconds until another process's threads have gone to sleep
 WARM_UP = 0.3  # seconds of steps until a processor that slept is at its speed
+BUSY_WARM_UP = 3.0  # and until ours has found out that it has a neighbour, or none any more
+SOME_TIME = 0.3  # seconds of steps in a turn
 STEPS_A_TURN = 5  # at least, and as many as fit into the same time
+LONG_TURN = 2.0  # seconds after which a turn has enough steps, however few
 AGREEMENT = 1e-4
 SPAWN = multiprocessing.get_context("spawn")  # a fork would begin with all the parent has imported
 
@@ -65,7 +64,6 @@ class Shape:
     heads: int
     texts: int
     vocabulary: int
-    context: int = 256
     key_value_heads: int | None = None
     hidden: int | None = None
 
@@ -75,10 +73,11 @@ class Shape:
         return self.key_value_heads is not None
 
 
+CONTEXT = 1200
 SHAPES = {
     "small": Shape(layers=4, channels=128, heads=4, texts=16, vocabulary=4096),
     "middle": Shape(layers=6, channels=256, heads=8, texts=16, vocabulary=4096),
-    "gpt2": Shape(layers=12, channels=768, heads=12, texts=8, vocabulary=50257, context=1024),
+    "gpt2": Shape(layers=12, channels=768, heads=12, texts=8, vocabulary=50257),
     # SmolLM2-135M.
     "llama": Shape(
         layers=30,
@@ -86,202 +85,15 @@ SHAPES = {
         heads=9,
         texts=16,
         vocabulary=49152,
-        context=1024,
         key_value_heads=3,
         hidden=1536,
     ),
 }
 EPOCH_TEXTS = 16  # a step
 BATCHES = ("random", "grouped")
+RIVALS = {"peft": "PEFT", "plain": "plain", "savings": "same savings"}
 
-Rows = list[np.ndarray]  # the token ids of each text
 Case = tuple[Path, np.ndarray, Rows, np.ndarray]  # a model, vectors (P, C), texts, answers (B,)
-Contestants = dict[str, Callable]  # each made of a model's directory and vectors
-
-
-class Ours:
-    """minipt as `tune` uses it."""
-
-    def __init__(self, directory: Path, vectors: np.ndarray) -> None:
-        keep_freed_memory()
-        self.base = minipt.load_base(directory)
-        self.prompt = minipt.SoftPrompt(vectors.copy(), self.base.fingerprint, self.base.name)
-        self.optimizer = Adam()
-
-    def collate(self, rows: Rows, answers: np.ndarray) -> minipt.Batch:
-        ids, lengths = padded(rows)
-        return minipt.Batch(ids, lengths, answers)
-
-    def step(self, batch: minipt.Batch) -> tuple[float, np.ndarray]:
-        loss, gradients = self.loss_and_gradients(batch)
-        self.optimizer.step(self.prompt.arrays(), gradients, RATE)
-        return loss, gradients["prompt"]
-
-    def loss_and_gradients(self, batch: minipt.Batch) -> tuple[float, dict[str, np.ndarray]]:
-        return prompt_step(self.base, self.prompt, batch)
-
-
-class OursByWorkers(Ours):
-    """minipt with `workers=count`."""
-
-    def __init__(self, directory: Path, vectors: np.ndarray, count: int) -> None:
-        super().__init__(directory, vectors)
-        self.workers = Workers(self.base, count).__enter__()  # they end when this process does
-
-    def loss_and_gradients(self, batch: minipt.Batch) -> tuple[float, dict[str, np.ndarray]]:
-        return self.workers.prompt_step(self.prompt, batch)
-
-
-class Peft:
-    """Hugging Face PEFT's prompt tuning on transformers' model."""
-
-    def __init__(self, directory: Path, vectors: np.ndarray) -> None:
-        import peft
-        import torch
-
-        config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(vectors))
-        self.model = peft.get_peft_model(load_transformers(directory), config).train()
-        self.vectors = self.model.prompt_encoder["default"].embedding.weight
-        self.vectors.data = torch.tensor(vectors)
-        self.optimizer = torch.optim.Adam([self.vectors], lr=RATE)
-
-    def collate(self, rows: Rows, answers: np.ndarray) -> dict:
-        import torch
-
-        pairs = zip(rows, answers, strict=True)
-        ids, lengths = padded([np.append(row, answer) for row, answer in pairs])
-        labels = np.full_like(ids, -100)
-        labels[np.arange(len(ids)), lengths - 1] = answers
-        real = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        named = {"input_ids": ids, "attention_mask": real, "labels": labels}
-        return {name: torch.from_numpy(array) for name, array in named.items()}
-
-    def step(self, batch: dict) -> tuple[float, np.ndarray]:
-        self.optimizer.zero_grad()
-        loss = self.model(**batch).loss
-        loss.backward()
-        self.optimizer.step()
-        return loss.item(), self.vectors.grad.numpy()
-
-
-class Plain:
-    """A decoder in PyTorch's functions, with nothing that prompt tuning does not need."""
-
-    def __init__(self, directory: Path, vectors: np.ndarray) -> None:
-        import torch
-
-        model = load_transformers(directory)
-        self.config = model.config
-        self.params = {name: p.requires_grad_(False) for name, p in model.named_parameters()}
-        self.vectors = torch.tensor(vectors, requires_grad=True)
-        self.optimizer = torch.optim.Adam([self.vectors], lr=RATE)
-        self.hidden = self.llama if self.config.model_type == "llama" else self.gpt2
-
-    def collate(self, rows: Rows, answers: np.ndarray) -> tuple:
-        import torch
-
-        ids, lengths = padded(rows)
-        return torch.from_numpy(ids), torch.from_numpy(lengths), torch.from_numpy(answers)
-
-    def step(self, batch: tuple) -> tuple[float, np.ndarray]:
-        import torch
-
-        ids, lengths, answers = batch
-        self.optimizer.zero_grad()
-        B, P = len(ids), len(self.vectors)
-        table = next(iter(self.params.values()))  # (V, C), tied
-        x = torch.cat([self.vectors.expand(B, -1, -1), table[ids]], 1)  # (B, P+T, C)
-        last = self.hidden(x, (torch.arange(B), P + lengths - 1))  # (B, C)
-        loss = torch.nn.functional.cross_entropy(last @ table.T, answers)
-        loss.backward()
-        self.optimizer.step()
-        return loss.item(), self.vectors.grad.numpy()
-
-    def gpt2(self, x, read: tuple):
-        x = x + self.params["transformer.wpe.weight"][: x.shape[1]]
-        for i in range(self.config.n_layer):
-            x = self.gpt2_block(f"transformer.h.{i}.", x)
-        return self.layer_norm("transformer.ln_f", x[read])
-
-    def gpt2_block(self, at: str, x):
-        from torch.nn import functional as F
-
-        B, S, C = x.shape
-        heads = self.conv(f"{at}attn.c_attn", self.layer_norm(f"{at}ln_1", x))
-        query, key, value = heads.view(B, S, 3, self.config.n_head, -1).permute(2, 0, 3, 1, 4)
-        context = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.conv(f"{at}attn.c_proj", context.transpose(1, 2).reshape(B, S, C))
-        up = self.conv(f"{at}mlp.c_fc", self.layer_norm(f"{at}ln_2", x))
-        return x + self.conv(f"{at}mlp.c_proj", F.gelu(up, approximate="tanh"))
-
-    def conv(self, name: str, x):
-        import torch
-
-        weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
-        rows = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight)
-        return rows.view(*x.shape[:-1], -1)
-
-    def layer_norm(self, name: str, x):
-        from torch.nn import functional as F
-
-        weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
-        return F.layer_norm(x, weight.shape, weight, bias, self.config.layer_norm_epsilon)
-
-    def llama(self, x, read: tuple):
-        import torch
-
-        D = x.shape[2] // self.config.num_attention_heads
-        base = self.config.rope_parameters["rope_theta"]
-        angles = torch.outer(torch.arange(x.shape[1]), base ** -(torch.arange(0, D, 2) / D))
-        turns = (angles.cos(), angles.sin())  # (S, D/2) each
-        for i in range(self.config.num_hidden_layers):
-            x = self.llama_block(f"model.layers.{i}.", x, turns)
-        return self.rms_norm("model.norm", x[read])
-
-    def llama_block(self, at: str, x, turns: tuple):
-        from torch.nn import functional as F
-
-        B, S, C = x.shape
-        H = self.config.num_attention_heads
-        normed = self.rms_norm(f"{at}input_layernorm", x)
-        parts = [F.linear(normed, self.params[f"{at}self_attn.{p}_proj.weight"]) for p in "qkv"]
-        query, key, value = (part.view(B, S, -1, C // H).transpose(1, 2) for part in parts)
-        query, key = self.turn(query, *turns), self.turn(key, *turns)
-        context = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=key.shape[1] < H
-        )
-        out = self.params[f"{at}self_attn.o_proj.weight"]
-        x = x + F.linear(context.transpose(1, 2).reshape(B, S, C), out)
-        normed = self.rms_norm(f"{at}post_attention_layernorm", x)
-        gate = F.silu(F.linear(normed, self.params[f"{at}mlp.gate_proj.weight"]))
-        up = F.linear(normed, self.params[f"{at}mlp.up_proj.weight"])
-        return x + F.linear(gate * up, self.params[f"{at}mlp.down_proj.weight"])
-
-    def turn(self, x, cos, sin):
-        import torch
-
-        first, second = x.chunk(2, -1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
-
-    def rms_norm(self, name: str, x):
-        from torch.nn import functional as F
-
-        weight = self.params[f"{name}.weight"]
-        return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
-
-
-def contestants(workers: int) -> Contestants:
-    by_workers = partial(OursByWorkers, count=workers)
-    return {"ours": Ours, "workers": by_workers, "peft": Peft, "plain": Plain}
-
-
-def padded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (B, T), zeros behind each text, and lengths (B,)."""
-    lengths = np.array([len(row) for row in rows])
-    ids = np.zeros((len(rows), lengths.max()), np.int64)
-    for b, row in enumerate(rows):
-        ids[b, : len(row)] = row
-    return ids, lengths
 
 
 def save_random_model(shape: Shape, directory: Path) -> None:
@@ -299,7 +111,7 @@ def save_random_model(shape: Shape, directory: Path) -> None:
             num_attention_heads=shape.heads,
             num_key_value_heads=shape.key_value_heads,
             intermediate_size=shape.hidden,
-            max_position_embeddings=shape.context,
+            max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             **ends,
         )
@@ -308,31 +120,18 @@ def save_random_model(shape: Shape, directory: Path) -> None:
             n_layer=shape.layers,
             n_embd=shape.channels,
             n_head=shape.heads,
-            n_positions=shape.context,
+            n_positions=CONTEXT,
             **ends,
             **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
         )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(directory)
 
 
-def load_transformers(directory: Path):
-    import transformers
-
-    quieten(transformers)
-    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype="float32")
-
-
-def quieten(transformers) -> None:
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", module="transformers")
-
-
-def random_case(shape: Shape, length: int, directory: Path) -> Case:
+def random_case(shape: Shape, length: int, tokens: int, texts: int, directory: Path) -> Case:
     rng = np.random.default_rng(0)
     vectors = rng.normal(0.0, 0.1, (length, shape.channels)).astype(np.float32)
-    ids = rng.integers(0, shape.vocabulary, (shape.texts, T + 1))
-    return directory, vectors, list(ids[:, :T]), ids[:, T]
+    ids = rng.integers(0, shape.vocabulary, (texts, tokens + 1))
+    return directory, vectors, list(ids[:, :tokens]), ids[:, tokens]
 
 
 def review_case(name: str, count: int) -> Case:
@@ -350,12 +149,14 @@ def review_case(name: str, count: int) -> Case:
 
 
 class Worker:
-    """One of the rivals in a process of its own."""
+    """One of the contestants in a process of its own."""
 
-    def __init__(self, name: str, rival: Callable, case: Case, batches: str | None) -> None:
+    def __init__(
+        self, name: str, rival: Callable, case: Case, batches: str | None, warm_up: float
+    ) -> None:
         self.name = name
         self.pipe, far_end = SPAWN.Pipe()
-        arguments = (far_end, rival, case, batches)
+        arguments = (far_end, rival, case, batches, warm_up)
         self.process = SPAWN.Process(target=serve, args=arguments)
         self.process.start()
         far_end.close()  # only the process holds it, so that its death is noticed here
@@ -370,7 +171,9 @@ class Worker:
             sys.exit(f"the process of {self.name} ended with code {self.process.exitcode}")
 
 
-def serve(pipe: Connection, rival: Callable, case: Case, batches: str | None) -> None:
+def serve(
+    pipe: Connection, rival: Callable, case: Case, batches: str | None, warm_up: float
+) -> None:
     """In the worker: send, when asked, what `first_steps` finds, then each turn's seconds.
 
     batches: of `BATCHES`, for a turn that is an epoch; None: it is some steps.
@@ -378,18 +181,19 @@ def serve(pipe: Connection, rival: Callable, case: Case, batches: str | None) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at Ctrl-C the parent ends its workers
     directory, vectors, rows, answers = case
     contestant = rival(directory, vectors)
-    step = partial(contestant.step, contestant.collate(rows[:EPOCH_TEXTS], answers[:EPOCH_TEXTS]))
+    some = slice(EPOCH_TEXTS) if batches else slice(None)
+    step = partial(contestant.step, contestant.collate(rows[some], answers[some]))
     pipe.recv()
     pipe.send(first_steps(step))
     rng = np.random.default_rng(0)
     while pipe.recv():
         time.sleep(PAUSE)
-        repeat(step, 2)
+        repeat(step, 1, warm_up)
         if batches:
             order = epoch_order(rows, batches, rng)
             pipe.send(stopwatch(partial(epoch, contestant, rows, answers, order)))
         else:
-            pipe.send(float(np.median(repeat(step, STEPS_A_TURN))))
+            pipe.send(float(np.median(repeat(step, STEPS_A_TURN, SOME_TIME))))
 
 
 def epoch_order(rows: Rows, batches: str, rng: np.random.Generator) -> np.ndarray:
@@ -412,29 +216,25 @@ def first_steps(step: Callable[[], tuple]) -> tuple[tuple[float, np.ndarray], di
     cannot be set back, and begins at the size of the parent process.
     """
     Path("/proc/self/clear_refs").write_text("5")
-    loaded = memory_mb("self/status", "VmRSS") + of_workers_mb()
-    results = [step() for _ in range(3)]
-    return results[0], {
-        "loaded": loaded,
-        "peak": memory_mb("self/status", "VmHWM") + of_workers_mb(),
-    }
+    loaded = memory_mb("VmRSS")
+    loss, gradient = step()
+    first = loss, gradient.copy()
+    repeat(step, 2, 0.0)
+    return first, {"loaded": loaded, "peak": memory_mb("VmHWM")}
 
 
-def of_workers_mb() -> float:
-    """What this process's workers hold now, each counting its part of what they share."""
-    workers = multiprocessing.active_children()
-    return sum(memory_mb(f"{worker.pid}/smaps_rollup", "Pss") for worker in workers)
-
-
-def memory_mb(file: str, key: str) -> float:
-    lines = Path("/proc", file).read_text().splitlines()
+def memory_mb(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
 
 
-def repeat(work: Callable[[], object], least: int) -> list[float]:
-    """The seconds of each repetition, at least so many and for at least the time of a warm-up."""
+def repeat(work: Callable[[], object], least: int, time_for_it: float) -> list[float]:
+    """The seconds of each repetition: for some time, and at least so many.
+
+    Fewer are enough where they take long.
+    """
     seconds = []
-    while len(seconds) < least or sum(seconds) < WARM_UP:
+    while sum(seconds) < time_for_it or (len(seconds) < least and sum(seconds) < LONG_TURN):
         seconds.append(stopwatch(work))
     return seconds
 
@@ -445,69 +245,102 @@ def stopwatch(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare_steps(
-    name: str, length: int, rounds: int, rivals: Contestants, directory: Path
-) -> dict:
-    """One shape and prompt length: milliseconds a step of each, and the ratios to ours."""
-    case = random_case(SHAPES[name], length, directory)
-    workers = {key: Worker(key, rival, case, None) for key, rival in rivals.items()}
-    memory, seconds = compare(workers, rounds, f"{name}, P={length}")
-    ratios = {
-        f"{theirs}_over_{ours}": ratio(seconds[theirs], seconds[ours])
-        for theirs in ("peft", "plain")
-        for ours in ("ours", "workers")
-    }
-    times = {"ms": milliseconds(seconds)} | ratios
-    return {"shape": name, "length": length, "memory_mb": memory} | times
+class Neighbour:
+    """A process that keeps one core busy while it is told to."""
+
+    def __init__(self) -> None:
+        self.process = SPAWN.Process(target=compute_for_ever, daemon=True)
+        self.process.start()
+        self.rest()
+
+    def work(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def rest(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
 
 
-def compare_epochs(name: str, texts: int, rounds: int, rivals: Contestants) -> dict:
-    """An epoch over real reviews: ours, alone and by workers, and PEFT, in the same batches."""
+def compute_for_ever() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    while True:
+        pass
+
+
+def compare_steps(arguments: argparse.Namespace, name: str, directory: Path) -> list[dict]:
+    """A shape at each length and number of tokens: ms a step, ratios to ours, and memory."""
+    shape, results = SHAPES[name], []
+    texts = arguments.texts or shape.texts
+    for length in arguments.length:
+        for tokens in arguments.tokens:
+            case = random_case(shape, length, tokens, texts, directory)
+            warm_up = BUSY_WARM_UP if arguments.busy else WARM_UP
+            workers = {
+                key: Worker(key, rival, case, None, warm_up) for key, rival in CONTESTANTS.items()
+            }
+            title = f"{name}, P={length}, T={tokens}"
+            memory, seconds = compare(workers, arguments.rounds, title, arguments.busy)
+            where = {"shape": name, "texts": texts, "length": length, "tokens": tokens}
+            results.append(where | {"memory_mb": memory} | summarise(seconds))
+    return results
+
+
+def compare_epochs(name: str, texts: int, rounds: int) -> dict:
+    """An epoch over real reviews, ours and PEFT's, in the same batches."""
     _, _, rows, _ = case = review_case(name, texts)
-    workers = {
-        f"{key}_{batches}": Worker(key, rivals[key], case, batches)
-        for batches in BATCHES
-        for key in ("ours", "workers", "peft")
-    }
-    _, seconds = compare(workers, rounds, f"epochs of {texts} texts")
-    ratios = {
-        f"peft_over_{ours}_{batches}": ratio(
-            seconds[f"peft_{batches}"], seconds[f"{ours}_{batches}"]
-        )
-        for ours in ("ours", "workers")
-        for batches in BATCHES
-    }
-    times = {"ms": milliseconds(seconds)} | ratios
-    return {"base": name, "texts": texts, "tokens": sum(map(len, rows))} | times
+    found = {}
+    for batches in BATCHES:
+        workers = {
+            key: Worker(key, CONTESTANTS[key], case, batches, WARM_UP)
+            for key in ("ours", "peft", "savings")
+        }
+        _, seconds = compare(workers, rounds, f"{name}, {batches} batches of {texts} texts", False)
+        found[batches] = summarise(seconds)
+    return {"base": name, "texts": texts, "tokens": sum(map(len, rows))} | found
 
 
-def compare(workers: dict[str, Worker], rounds: int, title: str) -> tuple[dict, dict]:
-    """The memory of each, and its seconds in each turn, taken in turns once they agree."""
+def compare(workers: dict[str, Worker], rounds: int, title: str, busy: bool) -> tuple[dict, dict]:
+    """The memory of each, and its seconds in each turn, taken in turns once they agree.
+
+    busy: "ours busy" and so on are the turns beside a busy process.
+    """
+    neighbour = Neighbour() if busy else None
     try:
         first = {key: worker.ask() for key, worker in workers.items()}
         check_agreement({key: result for key, (result, _) in first.items()})
-        seconds = {key: [] for key in workers}
+        seconds = {key + how: [] for key in workers for how in (("", " busy") if busy else ("",))}
         for _ in tqdm(range(rounds), title, leave=False):
             for key, worker in workers.items():
                 seconds[key].append(worker.ask())
+                if neighbour:
+                    neighbour.work()
+                    seconds[f"{key} busy"].append(worker.ask())
+                    neighbour.rest()
     finally:
-        for worker in workers.values():
-            worker.process.terminate()
+        for process in [worker.process for worker in workers.values()]:
+            process.terminate()
+        if neighbour:
+            neighbour.process.kill()
     return {key: found for key, (_, found) in first.items()}, seconds
 
 
 def check_agreement(results: dict[str, tuple[float, np.ndarray]]) -> None:
     """The same loss and the same gradient, else the times would compare different things."""
-    loss, gradient = next(result for name, result in results.items() if name.startswith("ours"))
+    loss, gradient = results["ours"]
     for name, (their_loss, their_gradient) in results.items():
         distance = np.linalg.norm(their_gradient - gradient) / np.linalg.norm(gradient)
         if max(abs(their_loss - loss) / loss, distance) > AGREEMENT:
             sys.exit(f"{name} computes another step: loss {their_loss} not {loss}, {distance=:.1e}")
 
 
-def milliseconds(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """The median over the rounds of each."""
-    return {key: 1e3 * float(np.median(times)) for key, times in seconds.items()}
+def summarise(seconds: dict[str, list[float]]) -> dict:
+    """The median milliseconds of each, and the ratios: of rivals to ours, of busy to alone."""
+    found = {"ms": {key: 1e3 * float(np.median(times)) for key, times in seconds.items()}}
+    for key in seconds:
+        if key in RIVALS:
+            found[f"{key}_over_ours"] = ratio(seconds[key], seconds["ours"])
+        if f"{key} busy" in seconds:
+            found[f"{key}_busy_over_alone"] = ratio(seconds[f"{key} busy"], seconds[key])
+    return found
 
 
 def ratio(theirs: list[float], ours: list[float]) -> list[float]:
@@ -516,50 +349,43 @@ def ratio(theirs: list[float], ours: list[float]) -> list[float]:
     return [float(np.median(theirs) / np.median(ours)), float(low), float(high)]
 
 
-def print_steps(results: list[dict], workers: int) -> None:
-    print("\nA step, T=24. Ratios of medians over ours, in brackets a round's quartiles.\n")
-    columns = ("base", "P", "ours", "PEFT / ours", "plain PyTorch / ours")
-    columns += (f"by {workers} workers: ours", "PEFT / ours", "plain / ours")
-    columns += (f"peak MB: ours, by {workers} workers, PEFT, plain",)
-    print(f"| {' | '.join(columns)} |")
-    print("|---|---|---|---|---|---|---|---|---|")
+def print_steps(results: list[dict], busy: bool) -> None:
+    print("\nA step. Ratios of medians over ours, in brackets a round's quartiles.\n")
+    columns = ["base", "P", "T", "ours", *(f"{name} / ours" for name in RIVALS.values())]
+    columns.append("peak MB: ours, PEFT, plain, same savings")
+    if busy:
+        columns += [f"{name}: busy / alone" for name in ("ours", *RIVALS.values())]
+    rows = [columns, ["---"] * len(columns)]
     for result in results:
         shape = SHAPES[result["shape"]]
-        sizes = f"L{shape.layers} C{shape.channels} H{shape.heads} B={shape.texts}"
-        memory = result["memory_mb"]
-        cells = (
-            f"{sizes}, V={shape.vocabulary}",
-            f"{result['length']}",
-            f"{result['ms']['ours']:.1f} ms",
-            ratio_cell(result["peft_over_ours"]),
-            ratio_cell(result["plain_over_ours"]),
-            f"{result['ms']['workers']:.1f} ms",
-            ratio_cell(result["peft_over_workers"]),
-            ratio_cell(result["plain_over_workers"]),
-            ", ".join(
-                f"{memory[key]['peak']:.0f} (+{memory[key]['peak'] - memory[key]['loaded']:.0f})"
-                for key in memory
-            ),
-        )
-        print(f"| {' | '.join(cells)} |")
+        sizes = f"L{shape.layers} C{shape.channels} H{shape.heads} B={result['texts']}"
+        row = [f"{sizes}, V={shape.vocabulary}", str(result["length"]), str(result["tokens"])]
+        row.append(f"{result['ms']['ours']:.1f} ms")
+        row += [ratio_cell(result[f"{key}_over_ours"]) for key in RIVALS]
+        row.append(", ".join(memory_cell(found) for found in result["memory_mb"].values()))
+        if busy:
+            row += [ratio_cell(result[f"{key}_busy_over_alone"]) for key in ("ours", *RIVALS)]
+        rows.append(row)
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     print("\nMemory: the whole process at its peak, in brackets what the steps added to it.")
 
 
-def print_epoch(result: dict, workers: int) -> None:
+def print_epoch(result: dict) -> None:
     about = f"{result['texts']} reviews, {result['tokens']} tokens, in front of {result['base']}"
     print(f"\nAn epoch of {about}, {EPOCH_TEXTS} a step, P=20\n")
-    print(f"| batches | ours | PEFT / ours | by {workers} workers: ours | PEFT / ours |")
-    print("|---|---|---|---|---|")
+    print("| batches | ours | PEFT / ours | same savings / ours |\n|---|---|---|---|")
     for batches in BATCHES:
-        cells = [batches]
-        for ours in ("ours", "workers"):
-            cells.append(f"{result['ms'][f'{ours}_{batches}'] / 1e3:.2f} s")
-            cells.append(ratio_cell(result[f"peft_over_{ours}_{batches}"]))
-        print(f"| {' | '.join(cells)} |")
+        found = result[batches]
+        cells = [ratio_cell(found[f"{key}_over_ours"]) for key in ("peft", "savings")]
+        print(f"| {batches} | {found['ms']['ours'] / 1e3:.2f} s | {' | '.join(cells)} |")
 
 
 def ratio_cell(figures: list[float]) -> str:
     return "{:.2f} ({:.2f} to {:.2f})".format(*figures)
+
+
+def memory_cell(found: dict[str, float]) -> str:
+    return f"{found['peak']:.0f} (+{found['peak'] - found['loaded']:.0f})"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -568,13 +394,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("shapes", nargs="*", help=f"of {', '.join(SHAPES)} (default: all)")
     parser.add_argument("--length", type=int, nargs="+", default=[20, 100], help="P")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[24], help="T (default: 24)")
+    parser.add_argument("--texts", type=int, help="B (default: the shape's)")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each (default: 15)")
-    parser.add_argument(
-        "--texts", type=int, default=320, help="in an epoch, 16 a step (default: 320)"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="of ours (default: 2)")
+    parser.add_argument("--busy", action="store_true", help="also beside a busy process")
     epochs = "bases for an epoch, none: steps only (default: tiny)"
     parser.add_argument("--epoch", nargs="*", metavar="BASE", default=["tiny"], help=epochs)
+    parser.add_argument("--epoch-texts", type=int, default=320, help="in an epoch (default: 320)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.shapes if name not in SHAPES]:
@@ -583,23 +409,20 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    rivals, steps = contestants(arguments.workers), []
+    arguments, steps = parse_arguments(), []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.shapes or SHAPES:
             directory = Path(folder) / name
             save_random_model(SHAPES[name], directory)
-            for length in arguments.length:
-                steps.append(compare_steps(name, length, arguments.rounds, rivals, directory))
+            steps += compare_steps(arguments, name, directory)
     rounds = max(3, arguments.rounds // 3)
-    epochs = [compare_epochs(name, arguments.texts, rounds, rivals) for name in arguments.epoch]
+    epochs = [compare_epochs(name, arguments.epoch_texts, rounds) for name in arguments.epoch]
     if arguments.json:
-        settings = {"rounds": arguments.rounds, "workers": arguments.workers}
-        print(json.dumps(settings | {"steps": steps, "epochs": epochs}, indent=2))
+        print(json.dumps({"rounds": arguments.rounds, "steps": steps, "epochs": epochs}, indent=2))
         return
-    print_steps(steps, arguments.workers)
+    print_steps(steps, arguments.busy)
     for epoch in epochs:
-        print_epoch(epoch, arguments.workers)
+        print_epoch(epoch)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ from helpers.bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
 from minipt.errors import MiniptError
 from minipt.maths import ops
+from minipt.maths.blocked_attention import LONG_TEXT
 from minipt.maths.gradcheck import check_gradient, compare
 from minipt.prompting import wiring as wiring_module
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import (
     WIRINGS,
+    _text_stream,
     logits,
     logits_after,
     loss_and_gradient,
@@ -25,7 +27,7 @@ from minipt.prompting.wiring import (
 )
 from minipt.transformer import layer, model
 from minipt.transformer.base import Base, parameter_shapes
-from minipt.transformer.layer import causal_mask, padding_mask
+from minipt.transformer.layer import StreamLayout, causal_mask, padding_mask
 from minipt.transformer.trace import Tape, Trace
 
 SIZES = [
@@ -721,3 +723,15 @@ def test_the_bases_parameters_do_not_learn_beside_a_prompt():
         loss_and_gradient(
             base, random_prompt(base, 3), random_batch(base, 2, 3), None, None, gradients
         )
+
+
+@pytest.mark.parametrize(("T", "in_blocks"), [(LONG_TEXT - 1, False), (LONG_TEXT, True)])
+def test_long_texts_keep_no_weights_and_watched_ones_do(T: int, in_blocks: bool):
+    base = random_base(0, context=LONG_TEXT + 3)
+    prompt, batch = random_prompt(base, 3), random_batch(base, 2, T)
+    layout = StreamLayout(base, _text_stream(base, batch, None), tape := Tape())
+    model.forward(layout)
+    assert ("text.h0.attn.log_sums" in tape.saved) == in_blocks
+    assert ("text.h0.attn.weights" in tape.saved) != in_blocks
+    loss_and_gradient(base, prompt, batch, trace := Trace())
+    assert trace["text.h0.attn.weights"].shape == (2, 2, T, 3 + T)

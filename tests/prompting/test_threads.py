@@ -1,0 +1,79 @@
+"""Work in threads: in order, with the errors it meets, and BLAS as it was before."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from minipt.prompting.threads import blas_libraries, blas_threads, in_threads, thread_count
+
+
+def counts() -> list[int]:
+    return [library.num_threads for library in blas_libraries()]
+
+
+def test_this_machines_blas_can_be_set():
+    assert counts()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_results_come_in_order_from_several_threads_with_one_of_blas_each(threads: int):
+    barrier = threading.Barrier(threads)
+
+    def work(item: int) -> tuple:
+        if item < threads:
+            barrier.wait(5)  # only if so many work at the same time
+        return item, set(counts()), threading.get_ident()
+
+    with blas_threads(threads):
+        results = in_threads(work, range(7))
+    assert [item for item, *_ in results] == list(range(7))
+    assert {one for _, seen, _ in results for one in seen} == {1}
+    assert len({thread for *_, thread in results}) <= threads
+
+
+def test_blas_is_as_before_also_after_an_error():
+    before = counts()
+    with pytest.raises(ZeroDivisionError), blas_threads(3):
+        assert set(counts()) == {3} and thread_count() == 3
+        with blas_threads(2), blas_threads(5), blas_threads(None):
+            assert set(counts()) == {2}
+        assert set(counts()) == {3}
+        in_threads(lambda x: 1 / x, [1, 0, 1])
+    assert counts() == before
+
+
+def test_several_that_ask_at_once_leave_blas_as_before():
+    before = counts()
+
+    def ask(n: int) -> None:
+        for _ in range(50):
+            with blas_threads(1 + n % 3):
+                assert max(counts()) <= 1 + n % 3
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts() == before
+
+
+def test_what_has_not_begun_at_an_error_is_left():
+    done = []
+
+    def work(item: int) -> None:
+        if item == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        done.append(item)
+
+    with blas_threads(2), pytest.raises(KeyboardInterrupt):
+        in_threads(work, range(50))
+    assert len(done) < 10
+
+
+def test_numpys_treatment_of_errors_reaches_the_threads():
+    with np.errstate(over="raise"), blas_threads(2), pytest.raises(FloatingPointError):
+        in_threads(lambda x: np.exp(x), [np.float32(1e4)] * 2)
