@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -525,3 +529,37 @@ def test_a_task_whose_texts_were_taken_away_is_refused(base):
     task.train.texts.clear()
     with pytest.raises(MiniptError, match="no texts to learn from"):
         tune(base, task, **QUICK)
+
+
+SHARED_OUT = """
+import hashlib, sys
+import minipt
+from minipt.prompting import shares
+shares.SHARE = 1000
+threads = int(sys.argv[1]) or None
+run = minipt.tune(minipt.load_base("nano"), minipt.load_task("toy"), steps=4, threads=threads)
+print(hashlib.sha256(run.prompt.vectors.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be chosen here")
+def test_any_number_of_cores_and_threads_gives_the_same_bits():
+    cores = sorted(os.sched_getaffinity(0))
+    free = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    bits = set()
+    for count, threads in ((1, 0), (2, 0), (2, 1), (2, 2), (2, 4)):
+        command = [sys.executable, "-c", SHARED_OUT, str(threads)]
+        with on_cores(cores[:count]):
+            bits.add(subprocess.run(command, check=True, capture_output=True, env=free).stdout)
+    assert len(bits) == 1
+
+
+@contextmanager
+def on_cores(cores: list[int]) -> Iterator[None]:
+    """What is started meanwhile may use these cores only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
