@@ -11,6 +11,7 @@ In: a base, a prompt, texts. Out: the loss and the gradient of the prompt's vect
     threads       work on all cores
     shares        a batch in shares, one a thread
     wiring        one step of prompt tuning, in two wirings
+    mixed         texts with prompts of their own, in one pass
     generate      writing on after a text
     verbalizer    how a base is asked, and which words it may answer
     responses     answers that are texts

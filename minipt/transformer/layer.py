@@ -20,6 +20,7 @@ from minipt.transformer.trace import Gradients, Tape, add_gradient
 
 KeyValue = tuple[np.ndarray, np.ndarray]  # keys and values (Hkv, P, D) of one layer
 Past = list[KeyValue]  # of every layer
+Readers = list[tuple[Past, np.ndarray]]  # several pasts, each with the texts (n,) that read it
 
 NORMS = {
     "layer": (ops.layernorm, ops.layernorm_dx, ops.layernorm_dw),
@@ -32,7 +33,8 @@ class StreamLayout:
 
     past: the keys and values that stand in front of every text, of each layer; None: nothing does.
     gradients: what else is trained, to be filled by the backward pass: names of the base's
-    parameters, for which all rows need a gradient, or "choices", for which none do.
+    parameters, for which all rows need a gradient, or "choices", for which none do. readers: in
+    place of one past for all texts several, for a forward pass only; each text reads one of them.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class StreamLayout:
         tape: Tape,
         past: Past | None = None,
         gradients: Gradients | None = None,
+        readers: Readers | None = None,
     ) -> None:
         self.base, self.stream, self.tape, self.gradients = base, stream, tape, gradients
         self.past = past or empty_past(base.config, stream.x.dtype)
+        self.readers = readers or [(self.past, np.arange(len(stream.x)))]
         self.all_rows = RowSet(stream)
         self.answer_rows = RowSet(stream, stream.answer_rows)
         N = stream.leading_grads
@@ -58,11 +62,12 @@ class StreamLayout:
     def layers(self) -> list["Layer"]:
         """From first to last, made anew: a reference back to them would keep their arrays alive."""
         layers, last = [], self.base.config.layers - 1
-        for i, past_kv in enumerate(self.past):
+        for i in range(last + 1):
             query_rows = self.answer_rows if i == last else self.all_rows
             # Answer rows lie anywhere in a text, so the last layer goes back to all rows.
             input_grad_rows = self.grad_rows if i == 0 and i != last else self.all_rows
-            layers.append(Layer(self, f"h{i}.", query_rows, input_grad_rows, past_kv))
+            readers = [(past[i], texts) for past, texts in self.readers]
+            layers.append(Layer(self, f"h{i}.", query_rows, input_grad_rows, readers))
         return layers
 
     @cached_property
@@ -82,7 +87,9 @@ class StreamLayout:
         config = self.base.config
         if config.positions == "learned":
             return None
-        positions = length_of(self.past) + self.all_rows.rows  # (B, T)
+        positions = self.all_rows.rows.copy()  # (B, T)
+        for past, texts in self.readers:
+            positions[texts] += length_of(past)
         angles = ops.rotary_angles(
             self.all_rows.pack(positions[:, :, None])[:, 0],
             config.channels // config.heads,
@@ -183,7 +190,8 @@ class Layer(Part):
     input_grad_rows   leading rows   all        all          get a gradient where they enter
     query_grad_rows   leading rows   all        answer rows  get one of their queries too
 
-    past_kv: the layer's keys and values (Hkv, P, D) that stand in front of every text.
+    readers: the layer's keys and values (Hkv, P, D) that stand in front of texts, and of which
+    texts (n,) they do. past_kv: those in front of all texts, where there are no others.
     """
 
     def __init__(
@@ -192,12 +200,13 @@ class Layer(Part):
         at: str,
         query_rows: RowSet,
         input_grad_rows: RowSet,
-        past_kv: KeyValue,
+        readers: list[tuple[KeyValue, np.ndarray]],
     ) -> None:
         assert query_rows.is_all or input_grad_rows.is_all
         super().__init__(layout.base, layout.tape, layout.stream.name, at, layout.gradients)
         self.layout, self.all_rows, self.query_rows = layout, layout.all_rows, query_rows
-        self.input_grad_rows, self.past_kv = input_grad_rows, past_kv
+        self.input_grad_rows, self.readers = input_grad_rows, readers
+        self.past_kv = readers[0][0]
         self.channels_a_head = self.config.channels // self.config.heads
         # The linear map whose output goes through the activation.
         self.into_activation = "mlp.gate" if self.config.gated else "mlp.up"

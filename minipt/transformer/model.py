@@ -136,6 +136,8 @@ def _attention(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, KeyValue]:
     query = layer.heads(layer.rotate(queries, query_rows), query_rows)  # (B, H, R, D)
     key, value = layer.heads(keys, all_rows), layer.heads(values, all_rows)  # (B, Hkv, T, D)
     attend = _attend_in_blocks if layer.in_blocks else _attend
+    if len(layer.readers) > 1:
+        attend = _attend_by_past
     context = attend(layer, query, key, value)  # (B, H, R, D)
     out = layer.linear("attn.out", layer.merged(context, query_rows))  # (N, C)
     layer.show("attn.out", out, query_rows)
@@ -209,6 +211,20 @@ def _attend_dx(
     layer.show_grad("attn.weights", dweights)
     layer.show_grad("attn.scores", dscores)
     return *dparts, dpast_kv
+
+
+def _attend_by_past(
+    layer: Layer, query: np.ndarray, key: np.ndarray, value: np.ndarray
+) -> np.ndarray:
+    """As `_attend`, forward only, where texts read different pasts, one product a past.
+
+    query (B, H, R, D), key and value (B, Hkv, T, D) -> context (B, H, R, D)
+    """
+    context = np.empty_like(query)
+    for past_kv, texts in layer.readers:
+        mask = layer.mask if layer.mask.ndim == 2 else layer.mask[texts]
+        context[texts] = ops.attention(query[texts], key[texts], value[texts], past_kv, mask)[0]
+    return context
 
 
 def _attend_in_blocks(
