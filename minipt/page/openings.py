@@ -1,0 +1,171 @@
+"""The numbers that open: the arithmetic of a chosen set of cells, in float32.
+
+In: a step's trace. Out: for each cell, or row of cells, its kind and the numbers in it. These cells
+are chosen: in attention and norms the rows of the answer, of the text's middle token and of the
+last vector; of linear maps the largest numbers of these rows; the loss; and the gradient of the
+vectors.
+"""
+
+import numpy as np
+
+from minipt.page.numbers import Numbers
+from minipt.page.places import Map, place_of
+from minipt.page.sources import Sources
+from minipt.page.steps import Subject
+from minipt.transformer.trace import Trace
+
+TERMS = 8  # of a linear map's sum; the rest is one number
+CELLS = 4  # of each row of a linear map's output
+MOST_WAYS = 64_000  # numbers; beyond, only some coordinates of each vector open
+COORDINATES = 6
+LINEAR = ("attn.value", "attn.out", "mlp.up", "mlp.gate", "mlp.down", "head.dense")
+BEFORE_ROTATION = ("attn.key", "attn.query")
+NORMS = ("ln1", "ln2", "final", "embedding.norm", "head.norm")
+
+
+class Openings:
+    """Collects what opens of one trace. whole: the arrays whose cells can be clicked."""
+
+    def __init__(
+        self, subject: Subject, trace: Trace, sources: Sources, whole: set[str], numbers: Numbers
+    ) -> None:
+        self.subject, self.trace, self.sources = subject, trace, sources
+        self.map: Map = sources.map
+        self.params, self.config = subject.base.params, subject.base.config
+        self.whole, self.numbers, self.found = whole, numbers, []
+
+    def collect(self, ways: np.ndarray) -> list[dict]:
+        """All of them. ways (2, L, P, C): the parts of the vectors' gradient."""
+        linear = LINEAR if self.config.positions == "rotary" else LINEAR + BEFORE_ROTATION
+        for name, array in self.trace.activations.items():
+            if name not in self.whole or not array.size:
+                continue
+            ending = place_of(name).ending
+            if ending == "attn.weights":
+                self._softmax(name)
+            elif ending == "attn.scores":
+                self._softmax_dx(name)
+            elif ending in NORMS:
+                self._norm(name)
+            elif ending in linear:
+                self._linear(name)
+        self._loss()
+        self._ways(ways)
+        return self.found
+
+    def _add(self, kind: str, name: str, index: list[int], numbers: np.ndarray, **more) -> None:
+        gradient = kind in ("softmax_dx", "ways")
+        where = {"kind": kind, "array": name, "gradient": gradient, "index": index}
+        self.found.append(where | {"numbers": self.numbers.floats(numbers)} | more)
+
+    def _rows(self, name: str, axis: int) -> list[int]:
+        """The last row of an array, and where it has the text's rows their middle one."""
+        n = self.trace[name].shape[axis]
+        if name.startswith("text.") and n > 2:
+            last = int(self.map.batch.lengths[0]) - 1 + n - self.map.T
+            return [n // 2, last] if n >= self.map.T else [n - 1]
+        return [n - 1]
+
+    def _softmax(self, name: str) -> None:
+        scores = self.trace[name.replace("weights", "scores")]
+        for row in self._rows(name, 2):
+            for head in range(scores.shape[1]):
+                self._add("softmax", name, [0, head, row], scores[0, head, row])
+
+    def _softmax_dx(self, name: str) -> None:
+        weights_name = name.replace("scores", "weights")
+        if weights_name not in self.trace.gradients:
+            return
+        weights, dweights = self.trace[weights_name], self.trace.grad(weights_name)
+        for row in self._rows(name, 2):
+            for head in range(weights.shape[1]):
+                both = np.concatenate([weights[0, head, row], dweights[0, head, row]])
+                self._add("softmax_dx", name, [0, head, row], both)
+
+    def _norm(self, name: str) -> None:
+        xhat, rstd = self.trace[f"{name}.xhat"], self.trace[f"{name}.rstd"]
+        at = name.partition(".")[2]
+        gain, rms = self.params[f"{at}.gain"], self.config.norm == "rms"
+        bias = np.zeros_like(gain) if rms else self.params[f"{at}.bias"]
+        (before,) = self.sources.made_from(f"{name}.xhat")
+        for row in self._rows(name, -2):
+            at_row = (0, row) if xhat.ndim == 3 else (row,)
+            x = self._input_row(name, before, row)
+            mean = np.zeros(1, x.dtype) if rms else x.mean(keepdims=True)
+            parts = [x, gain, bias, mean, rstd[at_row]]
+            self._add("norm", name, [*at_row], np.concatenate(parts), rms=rms)
+
+    def _input_row(self, name: str, before: str, row: int) -> np.ndarray:
+        """The row (C,) of the array `before` that became this row of the array `name`."""
+        x = self.trace[before]
+        index = self._input_index(name, before, row)
+        row = x[tuple(index)]
+        if before == "prompt.vectors" and "position.table" in self.params:
+            row = row + self.params["position.table"][index[-1]]
+        if before == "prompt.vectors" and "segment.table" in self.params:
+            row = row + self.params["segment.table"][0]
+        return row
+
+    def _input_index(self, name: str, before: str, row: int) -> list[int]:
+        """Where this row stands in the array that it was made from."""
+        mine, theirs = (self.map.rows(place_of(each)) for each in (name, before))
+        if mine is not None and theirs is not None:
+            row = int((theirs[0] == mine[0][row]).nonzero()[0][0])
+        elif theirs is not None:  # an answer, from the row that is read out
+            row = int(self.map.batch.counted[0].nonzero()[0][row])
+        return [row] if before == "prompt.vectors" or theirs is None else [0, row]
+
+    def _linear(self, name: str) -> None:
+        place = place_of(name)
+        (before,) = self.sources.made_from(name)
+        at = name.partition(".")[2]
+        weight, bias = self.params[f"{at}.weight"], self.params.get(f"{at}.bias")
+        y = self.trace[name]
+        factor = self._channels_a_head() ** -0.5 if place.ending == "attn.query" else 1.0
+        by_head = y.ndim == 4
+        for row in self._rows(name, -2):
+            flat = y[0, :, row].ravel() if by_head else y[0, row] if y.ndim == 3 else y[row]
+            x, from_index = self._linear_input(name, before, row)
+            for j in np.argsort(-np.abs(flat), kind="stable")[:CELLS]:
+                terms = x * weight[:, j]
+                top = np.argsort(-np.abs(terms), kind="stable")[:TERMS]
+                rest = np.delete(terms, top).sum(dtype=np.float64)
+                last = [rest, 0.0 if bias is None else bias[j], factor]
+                index = [*divmod(int(j), self._channels_a_head())] if by_head else [int(j)]
+                index = [index[0], row, index[1]] if by_head else [row, *index]
+                self._add(
+                    "linear",
+                    name,
+                    index if y.ndim == 2 else [0, *index],
+                    np.concatenate([x[top], weight[top, j], last]),
+                    terms=top.tolist(),
+                    **{"from": before, "from_index": from_index, "weight": f"{at}.weight"},
+                )
+
+    def _linear_input(self, name: str, before: str, row: int) -> tuple[np.ndarray, list[int]]:
+        """The row (I,) that the map reads, and where it stands."""
+        x = self.trace[before]
+        if x.ndim == 4:  # heads side by side
+            return x[0, :, row].ravel(), [0, row]
+        index = self._input_index(name, before, row)
+        return self._input_row(name, before, row), index
+
+    def _channels_a_head(self) -> int:
+        return self.config.channels // self.config.heads
+
+    def _loss(self) -> None:
+        subject = self.subject
+        several = "text.scores" in self.trace
+        logits = self.trace["text.scores" if several else "text.logits"][0]  # (K,)
+        names = {"names": subject.labels, "target": subject.target}
+        self._add("loss", "text.scores" if several else "text.loss", [0], logits, **names)
+
+    def _ways(self, ways: np.ndarray) -> None:
+        """The whole vectors, or the coordinates with the largest gradients."""
+        gradient, P = self.trace.grad("prompt.vectors"), ways.shape[2]
+        for p in range(P):
+            if ways.size <= MOST_WAYS:
+                self._add("ways", "prompt.vectors", [p], ways[:, :, p])
+                continue
+            for c in np.argsort(-np.abs(gradient[p]), kind="stable")[:COORDINATES]:
+                self._add("ways", "prompt.vectors", [p, int(c)], ways[:, :, p, c])
