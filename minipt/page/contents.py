@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from minipt.page.fitting import MOST_WHOLE_LAYERS, whole_layers
+from minipt.page.fitting import MOST_WHOLE_LAYERS, most_characters, whole_layers
 from minipt.page.numbers import Numbers, packed
 from minipt.page.operations import operations
 from minipt.page.places import Map, place_of
@@ -19,6 +19,7 @@ from minipt.results.tables import shorten
 
 VERSION = 1
 NEAREST = 3
+START = 0.9  # the share of a page's data that heat maps may take at first
 CAVEAT = (
     "A vector is no word. The words nearest to it mislead: they often stay the same while the "
     "prompt learns, and a prompt whose words look sensible need not work."
@@ -50,18 +51,28 @@ OPTIMIZERS = {
 
 
 def contents(of: Steps) -> dict[str, str]:
-    """The page's data: `step`, JSON in ASCII, and `numbers`, the buffer; both as `packed` has it."""
-    numbers = Numbers()
-    record = json.dumps(_record(of, numbers), separators=(",", ":"), allow_nan=False)
-    return {"step": packed(record.encode()), "numbers": numbers.packed()}
+    """The page's data: `step`, JSON, and `numbers`, the buffer, both as `packed` has them.
+
+    Fewer arrays are whole until the page is small enough.
+    """
+    most = most_characters(of.subject.base.config.layers)
+    snapshots = [Snapshot(of, n) for n in sorted({0, len(of.steps) - 1})]
+    room = most * START
+    while True:
+        numbers = Numbers()
+        record = json.dumps(_record(of, snapshots, room, numbers), allow_nan=False)
+        data = {"step": packed(record.encode()), "numbers": numbers.packed()}
+        excess = sum(map(len, data.values())) - most
+        if excess <= 0 or room <= 0:
+            return data
+        room -= excess + most // 100
 
 
-def _record(of: Steps, numbers: Numbers) -> dict:
+def _record(of: Steps, snapshots: list[Snapshot], room: float, numbers: Numbers) -> dict:
     subject, config = of.subject, of.subject.base.config
-    rows = operations(config)
-    chosen = sorted({0, len(of.steps) - 1})
-    snapshots = [Snapshot(of, n, 1 / len(chosen), numbers) for n in chosen]
-    described = [snapshot.describe([*rows]) for snapshot in snapshots]
+    rows, chosen = operations(config), [snapshot.number for snapshot in snapshots]
+    share = room / len(snapshots)
+    described = [snapshot.describe([*rows], share, numbers) for snapshot in snapshots]
     first, last = of.steps[0], of.steps[-1]
     return {
         "version": VERSION,

@@ -12,7 +12,7 @@ from minipt.page.places import Map, place_of
 from minipt.transformer.trace import Trace
 
 MOST_WHOLE_LAYERS = 12  # of a deeper model, three layers are whole, and the attention of all
-MOST_CHARACTERS = {"shallow": 2_300_000, "deep": 4_700_000}  # for all heat maps of a page
+MOST_CHARACTERS = {"shallow": 2_800_000, "deep": 5_800_000}  # of a page's data
 ALWAYS = ("vectors", "features", "logits", "probabilities", "loss", "scores", "pooled", "length")
 FIRST = ("attn.weights", "attn.scores", "embedding", "out", "attn.key", "attn.value", "attn.query")
 THEN = ("middle", "attn.context", "attn.out", "ln1", "ln2", "final", "mlp.down", "head.dense")
@@ -25,10 +25,14 @@ def whole_layers(layers: int) -> list[int]:
     return [*range(layers)] if layers <= MOST_WHOLE_LAYERS else [0, layers // 2, layers - 1]
 
 
-def fitting(layout: Map, trace: Trace, share: float) -> set[str]:
-    """The names of the arrays that are whole. share: of all characters, for this trace."""
+def most_characters(layers: int) -> int:
+    """How long the data of a page may be; its styles and scripts come to less than 0.2 MB."""
+    return MOST_CHARACTERS["shallow" if layers <= MOST_WHOLE_LAYERS else "deep"]
+
+
+def fitting(layout: Map, trace: Trace, room: float) -> set[str]:
+    """The names of the arrays that are whole. room: for their heat maps, in characters."""
     layers = layout.config.layers
-    room = share * MOST_CHARACTERS["shallow" if layers <= MOST_WHOLE_LAYERS else "deep"]
     kinds: dict[str, list[str]] = {}
     for name, array in trace.activations.items():
         place = place_of(name)

@@ -38,7 +38,8 @@ ALL_PATHS = "A number that several ops read gets the sum of what comes back from
 def operations(config: Config) -> dict[str, Operation]:
     """All kinds of arrays that a base of this config can have in a trace, by their ending."""
     rows = [*_outside(config), *_attention(config), *_mlp(config), *_answer(config)]
-    for name in ("embedding.norm", "ln1", "ln2", "final", "head.norm"):
+    norms = ["ln1", "ln2", "final"] if config.norm_first else ["embedding.norm", "ln1", "ln2"]
+    for name in norms + ["head.norm"] * (config.head == "masked"):
         rows += _norm(name, config)
     return {row.ending: row for row in rows}
 

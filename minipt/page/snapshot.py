@@ -18,42 +18,46 @@ PROMPT_FORWARD, TEXT_FORWARD, LOSS, TEXT_BACK, PROMPT_BACK, OPTIMIZER = range(6)
 
 
 class Snapshot:
-    """A step's trace on its way into the page. share: of the room for whole arrays."""
+    """A step's trace on its way into the page."""
 
-    def __init__(self, of: Steps, number: int, share: float, numbers: Numbers) -> None:
-        self.subject, self.number, self.numbers = of.subject, number, numbers
+    def __init__(self, of: Steps, number: int) -> None:
+        self.subject, self.number = of.subject, number
         self.trace, self.then = of.traces[number], of.traces[number + 1]
         self.loss, self.map = of.steps[number].loss, Map(of.subject)
         self.names = [name for name, array in self.trace.activations.items() if array.size]
         self.index = {name: i for i, name in enumerate(self.names)}
         self.gradients = [name for name in self.trace.gradients if name in self.index]
         self.sources = Sources(self.map, self.index, set(self.gradients))
-        self.whole = fitting(self.map, self.trace, share)
+        self.ways = gradient_by_way(self.subject, self.trace)  # (2, L, P, C)
+        self.asked = from_text(self.subject, self.trace)
 
-    def describe(self, kinds: list[str]) -> dict:
+    def describe(self, kinds: list[str], room: float, numbers: Numbers) -> dict:
         """All of it for JSON. kinds: the endings, in the order of the page's operations."""
-        ways = gradient_by_way(self.subject, self.trace)  # (2, L, P, C)
-        opened = Openings(self.subject, self.trace, self.sources, self.whole, self.numbers)
-        openings = opened.collect(ways)
-        for each in openings:
-            each["array"] = self.index[each["array"]]
-            if "from" in each:
-                each["from"] = self.index[each["from"]]
-        asked = from_text(self.subject, self.trace)
-        returned = np.array(
-            [[np.linalg.norm(each[kind], axis=(0, 2)) for each in asked] for kind in (0, 1)]
-        )  # (2, L, P)
+        self.numbers, self.whole = numbers, fitting(self.map, self.trace, room)
+        norms = [
+            [np.linalg.norm(each[kind], axis=(0, 2)) for each in self.asked] for kind in (0, 1)
+        ]
         goes_into = self._goes_into()
         return {
             "step": self.number,
             "loss": self.loss,
             "arrays": [self._array(name, kinds, goes_into[name]) for name in self.names],
             "ticks": self._ticks(),
-            "openings": openings,
+            "openings": self._openings(),
             "crossings": self._crossings(),
-            "ways": self.numbers.floats(np.linalg.norm(ways, axis=3)),
-            "returned": self.numbers.floats(returned),
+            "ways": numbers.floats(np.linalg.norm(self.ways, axis=3)),
+            "returned": numbers.floats(np.array(norms)),  # (2, L, P)
         }
+
+    def _openings(self) -> list[dict]:
+        """With the indices of their arrays in place of the names."""
+        opened = Openings(self.subject, self.trace, self.sources, self.whole, self.numbers)
+        openings = opened.collect(self.ways)
+        for each in openings:
+            each["array"] = self.index[each["array"]]
+            if "from" in each:
+                each["from"] = self.index[each["from"]]
+        return openings
 
     def _array(self, name: str, kinds: list[str], goes_into: list[str]) -> dict:
         place, array = place_of(name), self.trace[name]
@@ -136,7 +140,7 @@ class Snapshot:
     def _crossings(self) -> list[dict]:
         """Of each layer: who reads the prompt, and what its keys and values get back."""
         found, P = [], self.map.P
-        for layer, asked in enumerate(from_text(self.subject, self.trace)):
+        for layer, asked in enumerate(self.asked):
             name = f"text.h{layer}.attn.weights"
             rows = self.map.rows(place_of(name))[0]
             text = rows >= P  # in the concatenated wiring the prompt's rows stand in front
