@@ -87,7 +87,7 @@ function lossCurve(step) {
     return bar;
   });
   const curve = element("div", { role: "img", "aria-label": `the loss falls from ${showNumber(losses[0])} to ${showNumber(losses.at(-1))}` }, ...bars);
-  Object.assign(curve.style, { display: "flex", gap: "3px", alignItems: "flex-end", height: "62px" });
+  Object.assign(curve.style, { display: "flex", gap: "3px", alignItems: "flex-end", height: "62px", maxWidth: "640px" });
   return curve;
 }
 

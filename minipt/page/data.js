@@ -15,7 +15,10 @@ async function readStep() {
     snapshot.ways = floats(snapshot.ways, buffer);
     for (const crossing of snapshot.crossings) openCrossing(crossing, buffer);
     snapshot.byName = new Map(snapshot.arrays.map((array) => [array.name, array]));
-    for (const tick of snapshot.ticks) tick.act = actOf(tick, snapshot);
+    for (const tick of snapshot.ticks) {
+      tick.act = actOf(tick, snapshot);
+      tick.crosses = !tick.step && crossingOf(tick, snapshot.arrays[tick.array], step) !== null;
+    }
   }
   for (const change of Object.values(step.change ?? {})) change.codes = bytes(change.codes, buffer);
   return step;

@@ -82,7 +82,7 @@ class Flows {
       const middle = box.y + box.height / 2;
       this.arrow(gap.left + 5, gap.right - 5, middle - half, read ? "activation" : null, half);
       this.arrow(gap.right - 5, gap.left + 5, middle + half, returned ? "gradient" : null, half);
-      if (box.height > 90) this.nameBridge(gap, middle, read, returned);
+      if (box.height > 90 && !this.crossing()) this.nameBridge(gap, middle, read, returned);
     }
   }
 
@@ -107,12 +107,12 @@ class Flows {
     const { pen } = this;
     const sign = Math.sign(to - from);
     pen.strokeStyle = pen.fillStyle = plainColour(quantity ?? "line");
-    pen.lineWidth = quantity ? 2.5 : 1;
+    pen.lineWidth = quantity ? Math.min(2.5, half * 0.8) : 1;
     pen.beginPath();
     pen.moveTo(from, y);
     pen.lineTo(to - sign * 4, y);
     pen.stroke();
-    const head = clamp(half, 2, 5);
+    const head = clamp(half, 1.5, 5);
     pen.beginPath();
     pen.moveTo(to, y);
     pen.lineTo(to - sign * head * 1.4, y - head);
@@ -136,12 +136,18 @@ class Flows {
 
   parcelsAt(strip, sizes, most) {
     const { pen, stage } = this;
-    const full = Math.min(stage.wide, Math.max(strip.height, 3)) * 0.9;
+    const box = stage.boxes[strip.layer];
+    const full = Math.min(stage.wide, Math.max(strip.height, Math.min(9, box.height * 0.6))) * 0.9;
     pen.fillStyle = plainColour("gradient");
+    pen.strokeStyle = plainColour("paper");
+    pen.lineWidth = 1;
     sizes.forEach((size, row) => {
-      const side = full * Math.sqrt(size / (most || 1));
+      if (size === 0) return;
+      const side = full * (0.3 + 0.7 * Math.sqrt(size / most));
       const x = stage.columns[row].x + (stage.wide - side) / 2;
-      pen.fillRect(x, strip.y + (strip.height - side) / 2, side, side);
+      const y = strip.y + (strip.height - side) / 2;
+      pen.fillRect(x, y, side, side);
+      if (side > 3) pen.strokeRect(x - 0.5, y - 0.5, side + 1, side + 1);
     });
   }
 
@@ -151,18 +157,34 @@ class Flows {
     if (!crossing) return;
     const { pen, stage } = this;
     const { pairs, most } = this.pairsOf(crossing);
+    this.dim([crossing.prompt, crossing.text].map((array) => array.strip));
     pen.strokeStyle = plainColour(crossing.backward ? "gradient" : "activation");
     const from = crossing.prompt.strip.y + crossing.prompt.strip.height / 2;
     const to = crossing.text.strip.y + crossing.text.strip.height / 2;
     for (const { column, reader, size } of pairs) {
-      pen.globalAlpha = 0.08 + 0.82 * (size / most);
-      pen.lineWidth = 0.6 + 2 * (size / most);
+      pen.globalAlpha = 0.14 + 0.8 * (size / most);
+      pen.lineWidth = 0.8 + 2.6 * (size / most);
       const [x, right] = [column, reader].map((at) => stage.columns[at].x + stage.wide / 2);
       const bend = Math.min(from, to) - 12 - Math.min(46, (right - x) * 0.12);
       pen.beginPath();
       pen.moveTo(x, from);
       pen.bezierCurveTo(x + (right - x) * 0.25, bend, x + (right - x) * 0.75, bend, right, to);
       pen.stroke();
+    }
+    pen.globalAlpha = 1;
+  }
+
+  // Makes the cells of the layers pale, but for some strips, so that lines above them can be seen.
+  dim(strips) {
+    const { pen, stage } = this;
+    pen.fillStyle = plainColour("paper");
+    pen.globalAlpha = 0.62;
+    for (const strip of stage.strips) {
+      if (strip.layer === null || strips.includes(strip)) continue;
+      for (const [first, last] of stage.blocks()) {
+        const x = stage.columns[first].x;
+        pen.fillRect(x, strip.y, stage.columns[last].x + stage.wide - x, strip.height);
+      }
     }
     pen.globalAlpha = 1;
   }
@@ -196,7 +218,7 @@ class Flows {
     if (!this.done(array, false) || step.labels.length === 0) return;
     const last = this.tick?.step;
     const made = step.steps[snapshot.step];
-    drawBars(this, last ? made.after : made.probabilities, last ? made.loss_after : made.loss, last);
+    drawBars(this, last ? made.after : made.probabilities, last ? made.loss_after : made.loss, last ? made.probabilities : null);
   }
 
   // At the end of the way back: what arrived at each vector.
@@ -204,15 +226,19 @@ class Flows {
     const { snapshot, step, low, columns, height } = this.stage;
     if (low) return;
     const arrived = this.done(this.array("prompt.vectors"), true);
-    if (arrived) drawVectorBars(this, step.steps[snapshot.step].gradient_norms);
+    drawVectorBars(this, arrived ? step.steps[snapshot.step].gradient_norms : step.vector_names.map(() => 0));
     const { pen } = this;
     pen.font = `12px ${FONT}`;
     pen.textAlign = "left";
     pen.textBaseline = "alphabetic";
     pen.fillStyle = plainColour("muted");
-    for (const [first] of this.stage.blocks()) {
-      const vectors = arrived ? "the gradient that arrived at each vector" : `the prompt: ${step.vectors} vectors`;
-      pen.fillText(columns[first].vector ? vectors : `the text: ${step.tokens[columns[first].text].length} tokens`, columns[first].x, height - 4);
+    for (const [first, last] of this.stage.blocks()) {
+      const { vector, text, x } = columns[first];
+      const wide = columns[last].x - x;
+      const long = arrived ? "the gradient that arrived at each vector" : `the prompt: ${step.vectors} vectors. Here their gradient will arrive.`;
+      const short = arrived ? "the gradient that arrived" : `the prompt: ${step.vectors} vectors`;
+      const words = vector ? (pen.measureText(long).width < wide + 30 ? long : short) : `the text: ${step.tokens[text].length} tokens`;
+      pen.fillText(words, x, height - 4);
     }
   }
 }
@@ -251,7 +277,8 @@ function strongestPairs({ rows, codes }, { step, columns }) {
   return { pairs, most: pairs[0]?.size || 1 };
 }
 
-function drawBars(flows, probabilities, loss, after) {
+// before: the probabilities before the step, as marks; null: the step was not yet made.
+function drawBars(flows, probabilities, loss, before) {
   const { pen, stage } = flows;
   const { step } = stage;
   const answer = Math.min(...stage.answerColumns().map((column) => column.x));
@@ -268,8 +295,10 @@ function drawBars(flows, probabilities, loss, after) {
     pen.fillText(shortened((label === step.target ? "✓ " : "") + showToken(step.labels[label]), 16), x - 6, y + height / 2);
     pen.fillStyle = plainColour("empty");
     pen.fillRect(x, y + 2, length, height - 4);
-    pen.fillStyle = plainColour(after ? "change" : "activation");
+    pen.fillStyle = plainColour(before ? "change" : "activation");
     pen.fillRect(x, y + 2, length * probability, height - 4);
+    pen.fillStyle = plainColour("ink");
+    if (before) pen.fillRect(x + length * before[label] - 1, y, 2, height);
     pen.textAlign = "left";
     pen.fillStyle = plainColour("ink");
     pen.fillText(probability.toFixed(2), x + length + 6, y + height / 2);
@@ -277,7 +306,7 @@ function drawBars(flows, probabilities, loss, after) {
   pen.font = `600 12px ${FONT}`;
   pen.textAlign = "right";
   const y = 6 + probabilities.length * height + 8;
-  pen.fillText(`${after ? "loss after the step" : "loss"} ${showNumber(loss)}`, right, Math.min(y, stage.answerBottom - 4));
+  pen.fillText(`${before ? "loss after the step" : "loss"} ${showNumber(loss)}`, right, Math.min(y, stage.answerBottom - 4));
 }
 
 function drawVectorBars(flows, norms) {
@@ -286,9 +315,9 @@ function drawVectorBars(flows, norms) {
   const most = Math.max(...norms) || 1;
   const room = 44;
   norms.forEach((norm, row) => {
-    const height = (room * norm) / most;
+    const height = Math.max(1, (room * norm) / most);
     for (const column of stage.columns.filter((each) => each.vector && each.row === row)) {
-      pen.fillStyle = plainColour("gradient");
+      pen.fillStyle = plainColour(norm ? "gradient" : "line");
       pen.fillRect(column.x + 1, bottom - height, Math.max(1, stage.wide - 2), height);
     }
   });

@@ -15,6 +15,9 @@ function makeHandout(step, stage, flows, titles) {
     paper("the ops of a step, in their order", opsTable(stage.snapshot, titles)));
   document.documentElement.classList.toggle("dark", dark);
   readPalette();
+  stage.repaint();
+  stage.drawAll();
+  flows.draw();
 }
 
 function paper(title, ...content) {
@@ -72,5 +75,5 @@ function opsTable(snapshot, titles) {
     seen.add(title);
     lines.push(element("tr", {}, ...[title, formula ?? "", backward ?? ""].map((text) => element("td", { class: "formula" }, text))));
   }
-  return element("table", {}, element("tr", {}, ...["op", "forward", "backward"].map((name) => element("th", {}, name))), ...lines);
+  return element("table", { class: "ops" }, element("tr", {}, ...["op", "forward", "backward"].map((name) => element("th", {}, name))), ...lines);
 }

@@ -27,7 +27,7 @@ function tableOf(array, step, text = 0, head = null) {
     return fixed.has(axis) ? fixed.get(axis) : columns[column].own[across.indexOf(axis)];
   });
   const group = headAxis >= 0 && head === null ? shape.at(-1) : null; // columns of one head
-  return { rows, columns, index, group, square: axes.at(-1) === "column" };
+  return { rows, columns, index, group, square: ["column", "way"].includes(axes.at(-1)) };
 }
 
 function combinations(lengths) {
@@ -43,6 +43,7 @@ function nameOf(array, step, axis, i, text) {
   if (kind === "answer") return step.tokens.length > 1 ? `answer ${i}` : "answer";
   if (kind === "choice") return array.shape[axis] === step.labels.length ? showToken(step.labels[i]) : `token ${i}`;
   if (kind === "one") return "";
+  if (kind === "way") return `layer ${i >> 1} ${i % 2 ? "values" : "keys"}`;
   return `${{ channel: "channel", inner: "channel", head: "head", key_head: "head", text: "text" }[kind] ?? kind} ${i}`;
 }
 
@@ -101,8 +102,10 @@ class HeatMap {
   }
 
   scaleLine() {
-    const end = showNumber(this.part.scale);
-    return element("div", { class: "scale" }, `−${end}`, element("span", { class: `bar ${this.quantity}` }), end);
+    const end = showNumber(Number(this.part.scale.toPrecision(3)));
+    const signed = this.part.codes.some((code) => code < 0 && code !== NO_NUMBER);
+    const bar = element("span", { class: signed ? `bar ${this.quantity}` : `ramp ${this.quantity}` });
+    return element("div", { class: "scale" }, signed ? `−${end}` : "0", bar, end);
   }
 
   listen() {
@@ -166,7 +169,7 @@ class HeatMap {
       pen.translate(left + (column + 0.5) * cellWidth, top - 4);
       pen.rotate(-Math.PI / 2.6);
       pen.textAlign = "left";
-      pen.fillText(shortened(label.replace("vector ", "v"), 9), 0, 0);
+      pen.fillText(shortened(label.replace("vector ", "v").replace("layer ", "h"), 9), 0, 0);
       pen.restore();
     });
   }

@@ -2,6 +2,8 @@
 // In: the data of the page. Out: a page that answers to pointer and keys.
 "use strict";
 
+const FOLDING = 220; // milliseconds
+
 const HELP = [
   ["space", "play or pause"], ["← →", "one op back or on"], ["[ ]", "one act back or on"],
   ["Home, End", "to the first or the last op"], ["↑ ↓", "unfold the layer above or below"],
@@ -30,9 +32,9 @@ class Page {
 
   nameQuestion() {
     const { step } = this;
-    const answer = step.target === null ? [] : [", to be answered ", element("b", {}, showToken(step.labels[step.target]))];
+    const answer = step.target === null ? [] : [element("span", {}, "→ right answer:"), element("b", {}, showToken(step.labels[step.target]))];
     document.title = `One training step: ${step.title}`;
-    byId("question").append("One training step on ", element("b", {}, `“${step.title}”`), ...answer);
+    byId("question").append(element("b", {}, `“${step.title}”`), ...answer);
     byId("question").title = step.text;
     if (this.step.snapshots.length > 1) byId("switches").prepend(this.snapshotChoice());
   }
@@ -70,9 +72,33 @@ class Page {
   unfold(layer) {
     if (this.stage.focus === layer) return;
     this.stage.focus = layer;
-    this.stage.unfolded.fill(0);
-    this.stage.unfolded[layer] = 1;
-    this.stage.place();
+    const fast = this.timeline.playing && Number(byId("speed").value) > 2;
+    if (fast || matchMedia("(prefers-reduced-motion: reduce)").matches) this.fold(1);
+    else this.foldSlowly();
+  }
+
+  // Moves each layer a part of its way to being folded, and the layer in focus to being open.
+  fold(part) {
+    const { stage } = this;
+    stage.unfolded.forEach((open, layer) => {
+      stage.unfolded[layer] += part * ((layer === stage.focus ? 1 : 0) - open);
+    });
+    stage.place();
+  }
+
+  foldSlowly() {
+    const { focus } = this.stage;
+    const start = performance.now();
+    let before = 0;
+    const run = (now) => {
+      if (this.stage.focus !== focus) return; // another layer was opened meanwhile
+      const way = clamp((now - start) / FOLDING, 0, 1);
+      this.fold(way >= 1 ? 1 : (way - before) / (1 - before));
+      before = way;
+      this.redraw();
+      if (way < 1) requestAnimationFrame(run);
+    };
+    requestAnimationFrame(run);
   }
 
   redraw() {

@@ -53,13 +53,15 @@ class Now {
     const { title, formula, sentence, backward, backward_sentence: back } = array.about;
     const act = this.titles[tick.act];
     const why = tick.backward ? back ?? sentence : sentence;
-    this.say(`${act.title}${array.layer === null ? "" : `, layer ${array.layer}`}:`, why || act.story);
+    const crossing = crossingOf(tick, array, this.step);
+    this.say(`${act.title}${array.layer === null ? "" : `, layer ${array.layer}`}:`, crossing ?? (why || act.story));
     const quantity = tick.backward ? "gradient" : "activation";
     fill(byId("now"), 
-      element("div", { class: `direction ${quantity}` }, tick.backward ? "BACKWARD: A GRADIENT" : "FORWARD: AN ACTIVATION"),
+      element("div", { class: `direction ${quantity}` }, tick.backward ? "backward: a gradient" : "forward: an activation"),
       element("h2", {}, tick.backward ? `gradient of ${title}` : title),
       element("div", { class: "name" }, (tick.backward ? "∂loss / ∂ " : "") + array.name),
       element("p", { class: "formula" }, (tick.backward ? backward : formula) ?? ""),
+      crossing ? element("p", { class: "why" }, why) : null,
       this.preview(array, tick.backward),
       element("p", { class: "quiet" }, shapeLine(array, this.step)),
       element("h3", {}, "reads"),
@@ -75,7 +77,7 @@ class Now {
     const { optimizer } = this.step;
     this.say("the step:", this.titles.step.story);
     fill(byId("now"), 
-      element("div", { class: "direction change" }, "THE OPTIMIZER'S STEP"),
+      element("div", { class: "direction change" }, "the optimizer's step"),
       element("h2", {}, optimizer.name),
       element("p", { class: "formula" }, optimizer.formula),
       element("p", { class: "why" }, optimizer.sentence),
@@ -110,6 +112,22 @@ class Now {
     return canvas;
   }
 }
+
+// What the story says where prompt and text meet. null: they do not meet at this tick.
+function crossingOf(tick, array, step) {
+  if (step.wiring !== "shared") return null;
+  return CROSSINGS[`${array.stream} ${array.ending} ${tick.backward ? "back" : "on"}`] ?? null;
+}
+
+const CROSSINGS = {
+  "text attn.scores on": "The text's queries meet the prompt's keys. This is how the text reads the prompt.",
+  "text attn.context on": "The text takes in the prompt's values, as much of each as its weights say.",
+  "text attn.context back": "The gradient crosses back to the prompt's values and waits there.",
+  "text attn.scores back": "The gradient crosses back to the prompt's keys and waits there.",
+  "prompt attn.key back": "The prompt's keys pick up what waited for them: the gradient from the text.",
+  "prompt attn.value back": "The prompt's values pick up what waited for them: the gradient from the text.",
+  "prompt vectors back": "The gradient has arrived at the prompt's vectors.",
+};
 
 // The shape in letters and in numbers.
 function shapeLine(array) {

@@ -9,7 +9,7 @@ function numberCard(opening, index, place, snapshot, step) {
   const array = snapshot.arrays[opening.array];
   const { formula, filled, total, table, note } = ARITHMETIC[opening.kind](opening, index, array, snapshot, step);
   return element("div", { class: "number", "data-kind": opening.kind },
-    element("h3", {}, `${opening.gradient ? "gradient of " : ""}${array.name} · ${place}`),
+    element("h3", {}, `${opening.gradient ? "gradient of " : ""}${array.name}: ${place}`),
     element("p", { class: "formula" }, formula),
     element("p", { class: "formula filled" }, `${filled} = `, element("strong", { class: "total" }, showNumber(total))),
     note ? element("p", { class: "quiet" }, note) : null,
@@ -114,8 +114,12 @@ function openLoss({ numbers, names, target }) {
 }
 
 // The prompt's way back is linear. So the gradient is the sum of what came through each layer.
-function openWays({ numbers }) {
-  const layers = numbers.length / 2;
+// The numbers are of one coordinate (2, L), or of all channels of a vector (2, L, C).
+function openWays(opening, index, array, snapshot, step) {
+  const { layers } = step.base;
+  const channels = opening.numbers.length / (2 * layers);
+  const channel = channels === 1 ? 0 : index.at(-1);
+  const numbers = opening.numbers.filter((_, i) => i % channels === channel);
   const [keys, values] = [numbers.subarray(0, layers), numbers.subarray(layers)];
   const rows = Array.from(keys, (key, layer) => [`layer ${layer}`, showNumber(key), showNumber(values[layer]), showNumber(key + values[layer])]);
   return {

@@ -37,8 +37,32 @@ class Sheet {
     const title = [`${array.about.title}`, element("code", {}, array.name)];
     this.maps = element("div", { class: "columns" });
     this.number = element("div", {});
-    this.show(title, this.aboutArray(), this.choices(), this.number, this.maps);
+    this.show(title, this.aboutArray(), this.choices(), this.opened(), this.number, this.maps);
     this.drawMaps();
+  }
+
+  // Buttons for the numbers of this array that open, or for the rows of which every number does.
+  opened() {
+    this.indexOpenings();
+    const own = [...this.openings.values()].filter(({ index }) => !this.byHead() || index[1] === this.head);
+    if (own.length === 0) return null;
+    const buttons = own.slice(0, MOST_BUTTONS).map((opening) => {
+      const onclick = () => this.openNumber(opening, wholeIndex(opening, this.array));
+      return element("button", { type: "button", class: `chip ${opening.gradient ? "gradient" : "activation"}`, onclick }, this.placeName(wholeIndex(opening, this.array)));
+    });
+    return element("div", { class: "links opened" }, element("div", {}, element("span", { class: "quiet" }, "numbers that open"), ...buttons));
+  }
+
+  // An index in words: its row, then its column or channel.
+  placeName(index) {
+    const { array, step } = this;
+    const text = array.axes.includes("text") ? index[array.axes.indexOf("text")] : 0;
+    const names = index.map((i, axis) => {
+      const [kind, name] = [array.axes[axis], nameOf(array, step, axis, i, text)];
+      if (kind === "text" && array.shape[axis] === 1) return "";
+      return ["row", "column"].includes(kind) && !name.startsWith("vector") ? `“${name}”` : name;
+    });
+    return names.filter(Boolean).join(", ");
   }
 
   aboutArray() {
@@ -101,15 +125,17 @@ class Sheet {
     ];
     const change = array.name === "prompt.vectors" ? this.step.change?.all : null;
     if (change) parts.push([`change by ${this.step.steps.length} step${this.step.steps.length > 1 ? "s" : ""}`, change, "change", null]);
+    const ways = array.name === "prompt.vectors" ? waysMap(this.snapshot, this.step) : null;
     this.heatmaps = parts.map(([title, part, quantity, gradient]) =>
       part ? this.heatMap(title, part, quantity, gradient) : this.without(title, gradient));
+    if (ways) this.heatmaps.push(ways);
     this.maps.replaceChildren(...this.heatmaps.map((each) => each.element ?? each));
     this.fit();
   }
 
   fit() {
     const columns = this.heatmaps.filter((each) => each.fit);
-    const height = Math.max(180, this.element.clientHeight * 0.6);
+    const height = Math.max(220, this.element.clientHeight - this.maps.offsetTop - 86);
     for (const each of columns) each.fit(each.element.clientWidth - 14, height);
   }
 
@@ -120,7 +146,7 @@ class Sheet {
     const map = new HeatMap({
       array, part, quantity, step, text, head, title,
       opens: (row, column) => Boolean(find(row, column)),
-      open: (row, column) => this.openNumber(find(row, column), map, row, column),
+      open: (row, column) => this.open(find(row, column), map, row, column),
     });
     return map;
   }
@@ -150,16 +176,52 @@ class Sheet {
     this.openings = new Map(own.map((opening) => [`${opening.gradient}/${opening.index.join(",")}`, opening]));
   }
 
-  openNumber(opening, map, row, column) {
-    const index = map.table.index(row, column);
-    const place = [map.table.rows[row], map.table.columns[column].label].filter(Boolean).join(" · ");
-    const content = opening
-      ? numberCard(opening, index, place, this.snapshot, this.step)
-      : element("div", { class: "number" }, element("h3", {}, map.read(row, column)),
-        element("p", { class: "quiet" }, `Rounded to 8 bits. The sum behind it is stored for the ${map.opens ? "framed cells, and for rows with a bar" : "marked cells"} only.`));
-    this.number.replaceChildren(content);
-    if (opening) this.number.scrollIntoView({ block: "nearest" });
+  open(opening, map, row, column) {
+    if (opening) this.openNumber(opening, map.table.index(row, column));
+    else {
+      fill(this.number, element("div", { class: "number" }, element("h3", {}, map.read(row, column)),
+        element("p", { class: "quiet" }, "Rounded to 8 bits. The sum behind it is in the page for the framed cells, and for rows with a bar.")));
+    }
   }
+
+  openNumber(opening, index) {
+    fill(this.number, numberCard(opening, index, this.placeName(index), this.snapshot, this.step));
+    this.number.scrollIntoView({ block: "nearest" });
+  }
+}
+
+const MOST_BUTTONS = 12;
+
+// An opening of a whole row stands for its largest number, if no cell was chosen.
+function wholeIndex({ index, gradient }, array) {
+  if (index.length === array.shape.length) return index;
+  const part = gradient ? array.gradient : array.value;
+  const width = array.shape.at(-1);
+  const start = placeOf({ shape: array.shape }, [...index, 0]);
+  let best = 0;
+  for (let i = 1; i < width; i++) {
+    if (Math.abs(part?.codes[start + i] ?? 0) > Math.abs(part?.codes[start + best] ?? 0)) best = i;
+  }
+  return [...index, best];
+}
+
+// How the gradient came to each vector: through which layer, by its keys or by its values.
+function waysMap(snapshot, step) {
+  const { ways } = snapshot;
+  if (!ways) return null;
+  const { layers } = step.base;
+  const most = largestOf(ways) || 1;
+  const codes = new Int8Array(ways.length);
+  for (let way = 0; way < 2 * layers; way++) {
+    const at = (way % 2) * layers + (way >> 1); // keys and values of a layer stand together
+    for (let row = 0; row < step.vectors; row++) {
+      codes[row * 2 * layers + way] = Math.round(127 * Math.sqrt(ways[at * step.vectors + row] / most));
+    }
+  }
+  const rows = [Array.from({ length: step.vectors }, (_, row) => row)];
+  const array = { name: "ways", axes: ["vector", "way"], shape: [step.vectors, 2 * layers], rows };
+  const title = "how the gradient came: the norm through each layer's keys and values";
+  return new HeatMap({ array, part: { codes, scale: most }, quantity: "gradient", step, title });
 }
 
 // The mean sizes of an array's rows as bars, where the array itself is not in the page.

@@ -56,7 +56,7 @@ class Stage {
     const bottom = spreadOutside(this.strips, "bottom", this.height - below, line + 3);
     const above = this.strips.filter((strip) => strip.zone === "top").length;
     const top = above * line + 8;
-    this.area = { top: top + 6, bottom: this.height - below - bottom.length * (line + 3) - 8, gap: this.low ? 2 : 4 };
+    this.area = { top: top + 6, bottom: this.height - below - bottom.length * (line + 3) - 8, gap: this.low || this.layers > 12 ? 1 : 4 };
     spreadOutside(this.strips, "top", top, line);
     this.answerBottom = top;
     this.boxes = spreadStrips(this.strips, this.layers, this.area, this.unfolded);

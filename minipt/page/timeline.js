@@ -3,8 +3,9 @@
 "use strict";
 
 const WHOLE_PLAY = 80; // seconds that a step plays at speed 1
+const LONGER = 5; // times as long as another tick
 const SLOWEST = 0.42; // seconds that a tick takes at most, at speed 1
-const LEAST_SHARE = 0.075; // of the track that even the shortest act gets
+const LEAST_SHARE = 0.1; // of the track that even the shortest act gets
 
 class Timeline {
   constructor(ticks, titles, onTick) {
@@ -23,6 +24,7 @@ class Timeline {
 
   setTicks(ticks) {
     this.count = ticks.length;
+    this.weights = ticks.map((tick) => tick.crosses);
     this.acts = [];
     ticks.forEach((tick, at) => {
       const last = this.acts.at(-1);
@@ -108,15 +110,19 @@ class Timeline {
       if (!this.playing) return;
       this.owed += (now - this.before) / 1000 / this.secondsOfTick();
       this.before = now;
-      const steps = Math.min(Math.floor(this.owed), 64);
-      if (steps > 0) {
-        this.owed = Math.min(this.owed - steps, 1); // a slow frame is not made good in a rush
-        this.goTo(this.tick + steps);
-      }
+      let next = this.tick;
+      while (next < this.count - 1 && this.owed >= this.weightOf(next)) this.owed -= this.weightOf(next++);
+      this.owed = Math.min(this.owed, 4); // a slow frame is not made good in a rush
+      if (next > this.tick) this.goTo(next);
       if (this.tick >= this.count - 1) this.pause();
       else requestAnimationFrame(run);
     };
     requestAnimationFrame(run);
+  }
+
+  // How long the page stays at a tick, in ticks: longer where prompt and text meet.
+  weightOf(tick) {
+    return tick >= 0 && this.weights[tick] ? LONGER : 1;
   }
 
   secondsOfTick() {
