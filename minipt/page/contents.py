@@ -19,7 +19,7 @@ from minipt.results.tables import shorten
 
 VERSION = 1
 NEAREST = 3
-START = 0.9  # the share of a page's data that heat maps may take at first
+START = 0.85  # the share of a page's data that heat maps may take at first
 CAVEAT = (
     "A vector is no word. The words nearest to it mislead: they often stay the same while the "
     "prompt learns, and a prompt whose words look sensible need not work."
@@ -72,7 +72,7 @@ def _record(of: Steps, snapshots: list[Snapshot], room: float, numbers: Numbers)
     subject, config = of.subject, of.subject.base.config
     rows, chosen = operations(config), [snapshot.number for snapshot in snapshots]
     share = room / len(snapshots)
-    described = [snapshot.describe([*rows], share, numbers) for snapshot in snapshots]
+    described = [snapshot.describe(rows, share, numbers) for snapshot in snapshots]
     first, last = of.steps[0], of.steps[-1]
     return {
         "version": VERSION,

@@ -32,12 +32,20 @@ class Operation:
 
 ADDS = "A sum passes its gradient on to each of its terms as it is."
 FROM_LINEAR = "dx_i = Σ_j dy_j weight_ij"
+DOWN_BACK = "The map down passes its gradient back through its weights, turned over."
+OTHER_FACTOR = "The other factor of a product scales the gradient."
+SHARE = "The activation lets this share of each number through."
+BEND_BACK = (
+    "The gradient passes the bend of the activation: much where it is steep, none where it is flat."
+)
+NORM_BACK = "The norm passes the gradient on without its mean and without its part along the row."
 ALL_PATHS = "A number that several ops read gets the sum of what comes back from all of them."
 
 
 def operations(config: Config) -> dict[str, Operation]:
     """All kinds of arrays that a base of this config can have in a trace, by their ending."""
-    rows = [*_outside(config), *_attention(config), *_mlp(config), *_answer(config)]
+    parts = (_outside, _projections, _attention, _sums, _mlp, _answer, _loss)
+    rows = [row for part in parts for row in part(config)]
     norms = ["ln1", "ln2", "final"] if config.norm_first else ["embedding.norm", "ln1", "ln2"]
     for name in norms + ["head.norm"] * (config.head == "masked"):
         rows += _norm(name, config)
@@ -72,7 +80,7 @@ def _outside(config: Config) -> list[Operation]:
     ]
 
 
-def _attention(config: Config) -> list[Operation]:
+def _projections(config: Config) -> list[Operation]:
     bias = config.attention_bias
     turned = config.positions == "rotary"
     turn, by_place = (
@@ -111,6 +119,12 @@ def _attention(config: Config) -> list[Operation]:
             "change.",
             _linear("attn.query", bias),
         ),
+    ]
+
+
+def _attention(config: Config) -> list[Operation]:
+    bias, plus = config.attention_bias, " + bias" * config.attention_bias
+    return [
         Operation(
             "attn.scores",
             "scores",
@@ -149,14 +163,32 @@ def _attention(config: Config) -> list[Operation]:
             ADDS,
             _linear("attn.out", bias),
         ),
+    ]
+
+
+def _sums(config: Config) -> list[Operation]:
+    first = config.norm_first
+    back = "dx = d sum + d norm's input" if first else _norm_dx(config)
+    return [
         Operation(
             "middle",
             "sum after attention",
             "middle = x + attn.out",
             "What attention found is added to the row; the row itself goes on too.",
             "",
-            "dx = d sum + d norm's input" if config.norm_first else _norm_dx(config),
-            ALL_PATHS if config.norm_first else NORM_BACK,
+            back,
+            ALL_PATHS if first else NORM_BACK,
+        ),
+        Operation(
+            "out",
+            "sum after the MLP",
+            "out = middle + mlp.down" if first else "out = ln1 + mlp.down",
+            "What the MLP found is added to the row.",
+            "",
+            back,
+            "What comes back from the layer above, through its attention and past it."
+            if first
+            else NORM_BACK,
         ),
     ]
 
@@ -171,12 +203,26 @@ def _activation(config: Config) -> tuple[str, str, str]:
 
 
 def _mlp(config: Config) -> list[Operation]:
+    plus, bias, gated = " + bias" * config.mlp_bias, config.mlp_bias, config.gated
+    down = Operation(
+        "mlp.down",
+        "output of the MLP",
+        f"y = {'product' if gated else 'active'} weight{plus}",
+        "A second linear map brings the row back to its old width.",
+        "linear",
+        "d down = d sum",
+        ADDS,
+        _linear("mlp.down", bias),
+    )
+    return [*_inside(config), *(_gated(config) if gated else []), down]
+
+
+def _inside(config: Config) -> list[Operation]:
+    """The map whose output goes through the activation, and the activation."""
     function, factor, back = _activation(config)
     plus, bias, gated = " + bias" * config.mlp_bias, config.mlp_bias, config.gated
     inner = "mlp.gate" if gated else "mlp.up"
-    through = "The gradient passes the bend of the activation: much where it is steep, none where "
-    through += "it is flat."
-    rows = [
+    return [
         Operation(
             inner,
             "the gate's map" if gated else "hidden layer of the MLP",
@@ -184,16 +230,10 @@ def _mlp(config: Config) -> list[Operation]:
             "A linear map to more channels looks for patterns in the row.",
             "linear",
             f"dx = {back}",
-            through,
+            BEND_BACK,
             _linear(inner, bias),
         ),
-        Operation(
-            "mlp.y_over_x",
-            "share that passes",
-            f"y / x = {factor}",
-            "The activation lets this share of each number through.",
-            function,
-        ),
+        Operation("mlp.y_over_x", "share that passes", f"y / x = {factor}", SHARE, function),
         Operation(
             "mlp.active",
             "after the activation",
@@ -201,35 +241,9 @@ def _mlp(config: Config) -> list[Operation]:
             "Large numbers pass and negative ones are held back: the only bend in the MLP.",
             function,
             "d active = d product · up" if gated else FROM_LINEAR,
-            "The other factor of a product scales the gradient."
-            if gated
-            else "The map down passes its gradient back through its weights, turned over.",
-        ),
-        Operation(
-            "mlp.down",
-            "output of the MLP",
-            f"y = {'product' if gated else 'active'} weight{plus}",
-            "A second linear map brings the row back to its old width.",
-            "linear",
-            "d down = d sum",
-            ADDS,
-            _linear("mlp.down", bias),
-        ),
-        Operation(
-            "out",
-            "sum after the MLP",
-            "out = middle + mlp.down" if config.norm_first else "out = ln1 + mlp.down",
-            "What the MLP found is added to the row.",
-            "",
-            "dx = d sum + d norm's input" if config.norm_first else _norm_dx(config),
-            "What comes back from the layer above, through its attention and past it."
-            if config.norm_first
-            else NORM_BACK,
+            OTHER_FACTOR if gated else DOWN_BACK,
         ),
     ]
-    if gated:
-        rows += _gated(config)
-    return rows
 
 
 def _gated(config: Config) -> list[Operation]:
@@ -242,7 +256,7 @@ def _gated(config: Config) -> list[Operation]:
             "A linear map to more channels; the gate will say how much of each passes.",
             "linear",
             "d up = d product · active",
-            "The other factor of a product scales the gradient.",
+            OTHER_FACTOR,
             _linear("mlp.up", config.mlp_bias),
         ),
         Operation(
@@ -252,12 +266,9 @@ def _gated(config: Config) -> list[Operation]:
             "The gate multiplies: it opens some channels and closes others.",
             "",
             FROM_LINEAR,
-            "The map down passes its gradient back through its weights, turned over.",
+            DOWN_BACK,
         ),
     ]
-
-
-NORM_BACK = "The norm passes the gradient on without its mean and without its part along the row."
 
 
 def _norm_dx(config: Config) -> str:
@@ -345,6 +356,14 @@ def _answer(config: Config) -> list[Operation]:
             "dlogits_k = (p_k - [k = right]) dloss",
             "The gradient is the probability that is too much; the right label's is too little.",
         ),
+    ]
+    if config.head is None:
+        rows += _pooled()
+    return rows + (_masked(config) if config.head == "masked" else [])
+
+
+def _loss(config: Config) -> list[Operation]:
+    return [
         Operation(
             "probabilities",
             "probabilities",
@@ -371,9 +390,6 @@ def _answer(config: Config) -> list[Operation]:
             "The gradient is the probability that is too much.",
         ),
     ]
-    if config.head is None:
-        rows += _pooled()
-    return rows + (_masked(config) if config.head == "masked" else [])
 
 
 def _features(config: Config) -> str:
@@ -415,16 +431,10 @@ def _masked(config: Config) -> list[Operation]:
             "The model has a small map of its own in front of the guess.",
             "linear",
             f"dx = {back}",
-            "The gradient passes the bend of the activation.",
+            BEND_BACK,
             _linear("head.dense", True),
         ),
-        Operation(
-            "head.y_over_x",
-            "share that passes",
-            f"y / x = {factor}",
-            "The activation lets this share of each number through.",
-            function,
-        ),
+        Operation("head.y_over_x", "share that passes", f"y / x = {factor}", SHARE, function),
         Operation(
             "head.active",
             "after the head's activation",

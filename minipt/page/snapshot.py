@@ -8,7 +8,7 @@ import numpy as np
 from minipt.page.fitting import fitting
 from minipt.page.numbers import Numbers
 from minipt.page.openings import Openings
-from minipt.page.operations import operations
+from minipt.page.operations import Operation
 from minipt.page.places import OF_ANSWERS, Map, Place, place_of
 from minipt.page.sources import Sources
 from minipt.page.steps import Steps
@@ -31,8 +31,8 @@ class Snapshot:
         self.ways = gradient_by_way(self.subject, self.trace)  # (2, L, P, C)
         self.asked = from_text(self.subject, self.trace)
 
-    def describe(self, kinds: list[str], room: float, numbers: Numbers) -> dict:
-        """All of it for JSON. kinds: the endings, in the order of the page's operations."""
+    def describe(self, table: dict[str, Operation], room: float, numbers: Numbers) -> dict:
+        """All of it for JSON. table: as `operations` gives it. room: as in `fitting`."""
         self.numbers, self.whole = numbers, fitting(self.map, self.trace, room)
         norms = [
             [np.linalg.norm(each[kind], axis=(0, 2)) for each in self.asked] for kind in (0, 1)
@@ -41,7 +41,7 @@ class Snapshot:
         return {
             "step": self.number,
             "loss": self.loss,
-            "arrays": [self._array(name, kinds, goes_into[name]) for name in self.names],
+            "arrays": [self._array(name, table, goes_into[name]) for name in self.names],
             "ticks": self._ticks(),
             "openings": self._openings(),
             "crossings": self._crossings(),
@@ -59,7 +59,7 @@ class Snapshot:
                 each["from"] = self.index[each["from"]]
         return openings
 
-    def _array(self, name: str, kinds: list[str], goes_into: list[str]) -> dict:
+    def _array(self, name: str, table: dict[str, Operation], goes_into: list[str]) -> dict:
         place, array = place_of(name), self.trace[name]
         axes, gradient = self.map.axes(place), self.trace.gradients.get(name)
         rows, columns = self.map.rows(place), self.map.columns(place)
@@ -69,7 +69,7 @@ class Snapshot:
             "stream": place.stream,
             "layer": place.layer,
             "ending": place.ending,
-            "op": kinds.index(place.ending),
+            "op": [*table].index(place.ending),
             "shape": array.shape,
             "letters": self.map.letters(place, axes),
             "axes": axes,
@@ -86,7 +86,7 @@ class Snapshot:
             "gradient": self.numbers.heat_map(gradient) if whole and gradient is not None else None,
             "made_from": [self.index[each] for each in self.sources.made_from(name)],
             "goes_into": [self.index[each] for each in goes_into],
-            "parameters": self._parameters(place),
+            "parameters": self._parameters(place, table),
         }
 
     def _sizes(self, array: np.ndarray, axes: list[str]) -> list[int]:
@@ -98,8 +98,8 @@ class Snapshot:
             return None
         return self.numbers.floats(weights[..., : self.map.P].sum(-1).mean(1))
 
-    def _parameters(self, place: Place) -> list[str]:
-        names = operations(self.subject.base.config)[place.ending].parameters
+    def _parameters(self, place: Place, table: dict[str, Operation]) -> list[str]:
+        names = table[place.ending].parameters
         return [f"h{place.layer}.{each}" if place.layer is not None else each for each in names]
 
     def _goes_into(self) -> dict[str, list[str]]:

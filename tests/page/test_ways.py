@@ -52,8 +52,7 @@ def test_labels_of_several_tokens(wiring):
     np.testing.assert_allclose(parts.sum((0, 1)), of.gradient, 1e-9, 1e-13)
 
 
-def test_a_vector_whose_key_nobody_pulls_at_gets_nothing_by_keys():
-    """A key moves the loss only through the scores; the values' part is a different one."""
+def test_what_the_text_asks_is_the_sum_over_its_rows():
     of = steps_of("gpt2", "shared", 1, np.float64)
     keys, values = from_text(of.subject, of.trace)[0]
     assert keys.shape == values.shape == (2, 3, 4)
