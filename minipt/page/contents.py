@@ -70,7 +70,8 @@ def contents(of: Steps) -> dict[str, str]:
 
 def _record(of: Steps, snapshots: list[Snapshot], room: float, numbers: Numbers) -> dict:
     subject, config = of.subject, of.subject.base.config
-    rows, chosen = operations(config), [snapshot.number for snapshot in snapshots]
+    rows = operations(config, subject.prompt.head is not None)
+    chosen = [snapshot.number for snapshot in snapshots]
     share = room / len(snapshots)
     described = [snapshot.describe(rows, share, numbers) for snapshot in snapshots]
     first, last = of.steps[0], of.steps[-1]

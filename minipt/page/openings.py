@@ -58,17 +58,19 @@ class Openings:
         where = {"kind": kind, "array": name, "gradient": gradient, "index": index}
         self.found.append(where | {"numbers": self.numbers.floats(numbers)} | more)
 
-    def _rows(self, name: str, axis: int) -> list[int]:
-        """The last row of an array, and where it has the text's rows their middle one."""
-        n = self.trace[name].shape[axis]
-        if name.startswith("text.") and n > 2:
-            last = int(self.map.batch.lengths[0]) - 1 + n - self.map.T
-            return [n // 2, last] if n >= self.map.T else [n - 1]
-        return [n - 1]
+    def _rows(self, name: str) -> list[int]:
+        """The places of the chosen rows: the last vector's, the middle token's, the last token's."""
+        rows = self.map.rows(place_of(name))
+        if rows is None:  # answers
+            return [self.trace[name].shape[0] - 1]
+        P, length = self.map.P, int(self.map.batch.lengths[0])
+        places = {int(row): place for place, row in enumerate(rows[0]) if row < P + length}
+        wanted = sorted({P - 1, P + length // 2, max(places)})
+        return [places[row] for row in wanted if row in places]
 
     def _softmax(self, name: str) -> None:
         scores = self.trace[name.replace("weights", "scores")]
-        for row in self._rows(name, 2):
+        for row in self._rows(name):
             for head in range(scores.shape[1]):
                 self._add("softmax", name, [0, head, row], scores[0, head, row])
 
@@ -77,7 +79,7 @@ class Openings:
         if weights_name not in self.trace.gradients:
             return
         weights, dweights = self.trace[weights_name], self.trace.grad(weights_name)
-        for row in self._rows(name, 2):
+        for row in self._rows(name):
             for head in range(weights.shape[1]):
                 both = np.concatenate([weights[0, head, row], dweights[0, head, row]])
                 self._add("softmax_dx", name, [0, head, row], both)
@@ -88,7 +90,7 @@ class Openings:
         gain, rms = self.params[f"{at}.gain"], self.config.norm == "rms"
         bias = np.zeros_like(gain) if rms else self.params[f"{at}.bias"]
         (before,) = self.sources.made_from(f"{name}.xhat")
-        for row in self._rows(name, -2):
+        for row in self._rows(name):
             at_row = (0, row) if xhat.ndim == 3 else (row,)
             x = self._input_row(name, before, row)
             mean = np.zeros(1, x.dtype) if rms else x.mean(keepdims=True)
@@ -123,7 +125,7 @@ class Openings:
         y = self.trace[name]
         factor = self._channels_a_head() ** -0.5 if place.ending == "attn.query" else 1.0
         by_head = y.ndim == 4
-        for row in self._rows(name, -2):
+        for row in self._rows(name):
             flat = y[0, :, row].ravel() if by_head else y[0, row] if y.ndim == 3 else y[row]
             x, from_index = self._linear_input(name, before, row)
             for j in np.argsort(-np.abs(flat), kind="stable")[:CELLS]:

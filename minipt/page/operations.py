@@ -6,7 +6,7 @@ what an op reads: that stands here and nowhere else. The formulas are those of `
 array y, `dy` is d loss / d y.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minipt.transformer.base import Config
 
@@ -42,14 +42,20 @@ NORM_BACK = "The norm passes the gradient on without its mean and without its pa
 ALL_PATHS = "A number that several ops read gets the sum of what comes back from all of them."
 
 
-def operations(config: Config) -> dict[str, Operation]:
-    """All kinds of arrays that a base of this config can have in a trace, by their ending."""
+def operations(config: Config, trained_head: bool = False) -> dict[str, Operation]:
+    """All kinds of arrays that a base of this config can have in a trace, by their ending.
+
+    trained_head: the answer is compared with vectors that were trained beside the prompt.
+    """
     parts = (_outside, _projections, _attention, _sums, _mlp, _answer, _loss)
     rows = [row for part in parts for row in part(config)]
     norms = ["ln1", "ln2", "final"] if config.norm_first else ["embedding.norm", "ln1", "ln2"]
     for name in norms + ["head.norm"] * (config.head == "masked"):
         rows += _norm(name, config)
-    return {row.ending: row for row in rows}
+    table = {row.ending: row for row in rows}
+    if trained_head and config.head == "masked":  # the base's own bias is of its words
+        table["logits"] = replace(table["logits"], formula="logits_k = features · label_k")
+    return table
 
 
 def _linear(at: str, bias: bool) -> tuple[str, ...]:

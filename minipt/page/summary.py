@@ -57,15 +57,18 @@ def _losses(of: Steps) -> str:
 
 
 def describe(of: Steps) -> dict:
-    """In types that JSON knows: the table, the gradient's norms, the probabilities, the losses."""
+    """In types that JSON knows: the table, the gradient's norms, the probabilities.
+
+    Of several steps also the losses, the first one before all of them.
+    """
     labels = of.subject.labels
-    return {
+    losses = [of.loss, *(step.loss_after for step in of.steps)]
+    return ({"losses": losses} if len(of.steps) > 1 else {}) | {
         "text": of.subject.text,
         "label": labels[of.subject.target],
         "tokens": of.tokens,
         "cut": of.subject.cut,
         "loss": of.loss,
-        "losses": [of.loss, *(step.loss_after for step in of.steps)],
         "probabilities": {
             moment: dict(zip(labels, map(float, probabilities), strict=True))
             for moment, probabilities in of.probabilities.items()

@@ -78,6 +78,17 @@ def test_with_labels_of_several_tokens_too(family, wiring):
     all_made_again(of)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "bert", "encoder"])
+def test_with_a_trained_head_too(family):
+    base = base_that_reads(family).astype(np.float64)
+    prompt = random_prompt(base, 3)
+    prompt.head = random_prompt(base, 2, seed=1).vectors
+    prompt.about |= {"labels": ["a", "b"], "label_words": [" good", " bad"], "template": "{text}"}
+    all_made_again(take_steps(base, prompt, "the film was kind", "a"))
+    formula = operations(base.config, trained_head=True)["logits"].formula
+    assert "bias" not in formula
+
+
 @pytest.mark.parametrize(("family", "wiring", "layers"), CASES)
 def test_every_array_has_a_row_in_the_table(family, wiring, layers):
     of = steps_of(family, wiring, layers)
