@@ -185,6 +185,7 @@ class Sheet {
   }
 
   openNumber(opening, index) {
+    this.openedIndex = index;
     fill(this.number, numberCard(opening, index, this.placeName(index), this.snapshot, this.step));
     this.number.scrollIntoView({ block: "nearest" });
   }

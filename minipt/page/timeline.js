@@ -112,7 +112,7 @@ class Timeline {
       this.before = now;
       let next = this.tick;
       while (next < this.count - 1 && this.owed >= this.weightOf(next)) this.owed -= this.weightOf(next++);
-      this.owed = Math.min(this.owed, 4); // a slow frame is not made good in a rush
+      this.owed = Math.min(this.owed, LONGER); // a slow frame is not made good in a rush
       if (next > this.tick) this.goTo(next);
       if (this.tick >= this.count - 1) this.pause();
       else requestAnimationFrame(run);
