@@ -284,7 +284,7 @@ function drawBars(flows, probabilities, loss, before) {
   const answer = Math.min(...stage.answerColumns().map((column) => column.x));
   const right = answer - 96;
   const height = Math.min(16, (stage.answerBottom - 20) / probabilities.length);
-  const length = clamp(right - stage.left - 150, 60, 220);
+  const length = clamp(right - stage.left - 500, 80, 220); // the story stands on the left
   pen.font = `${clamp(height - 3, 7, 12)}px ${FONT}`;
   pen.textBaseline = "middle";
   probabilities.forEach((probability, label) => {

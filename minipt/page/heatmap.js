@@ -120,7 +120,7 @@ class HeatMap {
     this.left = 76;
     this.top = square ? 58 : 16;
     this.cellWidth = clamp((width - this.left - 4) / columns.length, 1.5, square ? 20 : 24);
-    this.cellHeight = clamp((height - this.top) / rows.length, 7, 18);
+    this.cellHeight = clamp((height - this.top) / rows.length, rows.length > 60 ? 7 : 11, 18);
     this.width = Math.ceil(this.left + this.cellWidth * columns.length + 4);
     this.height = Math.ceil(this.top + this.cellHeight * rows.length + 4);
     const ratio = window.devicePixelRatio || 1;

@@ -24,7 +24,7 @@ function placeColumns(step) {
 function spreadColumns(columns, left, width, gap) {
   const blocks = columns.filter((column, i) => i && startsBlock(columns, i)).length;
   const room = width - left - 10 - blocks * gap;
-  const wide = clamp(Math.floor(room / columns.length), 3, 26);
+  const wide = clamp(Math.floor(room / columns.length), 3, 40);
   let x = left + Math.max(0, (room - wide * columns.length) / 2);
   columns.forEach((column, i) => {
     if (i && startsBlock(columns, i)) x += gap;
@@ -36,7 +36,7 @@ function spreadColumns(columns, left, width, gap) {
 
 function startsBlock(columns, i) {
   const [before, here] = [columns[i - 1], columns[i]];
-  return before.text !== here.text;
+  return before.text !== here.text || before.vector !== here.vector;
 }
 
 // The strips of the stage from bottom to top. A strip holds the arrays of all streams with its ending.

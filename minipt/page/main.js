@@ -59,7 +59,17 @@ class Page {
     this.stage.goTo(tick);
     this.flows.draw();
     this.now.show(this.snapshot, tick);
+    this.tellStory();
     byId("cells").setAttribute("aria-label", `the stage. ${byId("sentence").textContent}`);
+  }
+
+  // The act of this tick, as a part of the whole story.
+  tellStory() {
+    const { acts, tick } = this.timeline;
+    const act = this.timeline.actAt(tick);
+    const about = act && this.titles[act.act];
+    const number = act && `${acts.indexOf(act) + 1} of ${acts.length}: ${about.title}`;
+    fill(byId("story"), act ? element("b", {}, number) : null, act ? about.story : null);
   }
 
   // Unfolds the layer of the op.

@@ -70,15 +70,15 @@ class Sheet {
     const { about } = array;
     const made = array.made_from.map((index) => snapshot.arrays[index]);
     const into = array.goes_into.map((index) => snapshot.arrays[index]);
-    return element("div", {},
-      element("p", { class: "why" }, about.sentence),
-      element("p", { class: "formula" }, about.formula),
-      about.backward ? element("p", { class: "formula" }, `backward: ${about.backward}`) : null,
-      element("p", { class: "quiet" }, `${shapeLine(array)}${about.function ? ` · ${about.function}` : ""}`),
-      element("div", { class: "links" },
-        this.links("made from", made), this.links("goes into", into),
-        array.parameters?.length ? element("div", {}, element("span", { class: "quiet" }, `frozen: ${array.parameters.join(", ")}`)) : null),
-    );
+    const frozen = array.parameters?.length ? `; frozen: ${array.parameters.join(", ")}` : "";
+    return element("div", { class: "columns" },
+      element("div", {},
+        element("p", { class: "why" }, about.sentence),
+        element("p", { class: "formula" }, about.formula),
+        about.backward ? element("p", { class: "formula" }, `backward: ${about.backward}`) : null),
+      element("div", {},
+        element("p", { class: "quiet" }, shapeLine(array) + (about.function ? `, ${about.function}` : "") + frozen),
+        element("div", { class: "links" }, this.links("made from", made), this.links("goes into", into))));
   }
 
   links(title, arrays) {

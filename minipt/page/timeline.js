@@ -5,7 +5,7 @@
 const WHOLE_PLAY = 80; // seconds that a step plays at speed 1
 const LONGER = 5; // times as long as another tick
 const SLOWEST = 0.42; // seconds that a tick takes at most, at speed 1
-const LEAST_SHARE = 0.1; // of the track that even the shortest act gets
+const LEAST_SHARE = 0.11; // of the track that even the shortest act gets
 
 class Timeline {
   constructor(ticks, titles, onTick) {

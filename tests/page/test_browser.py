@@ -6,22 +6,18 @@ chromium`). Playwright's own browsers are never fetched.
 
 import math
 import re
-import shutil
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from helpers.bases import base_that_reads, random_prompt
+from helpers.browsing import CHROMIUM, chromium
 
 from minipt.page.xray import xray
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the path")
 
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
 LABELS = {"labels": ["a", "b"], "label_words": [" good", " bad"], "template": "{text}\n:"}
 TEXT = "the film was good and the people"
 CASES = [("gpt2", "shared"), ("gpt2", "concatenated"), ("llama", "shared"), ("bert", None)]
@@ -30,10 +26,8 @@ RAISED = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
