@@ -149,7 +149,8 @@ def _tokens(of: Steps) -> list[list[str]]:
 
 def _step(of: Steps, n: int, step: Step, chosen: list[int]) -> dict:
     def lengths(array: np.ndarray) -> list[float]:
-        return np.linalg.norm(array, axis=1).tolist()
+        # In float64, where no square overflows.
+        return np.linalg.norm(array.astype(np.float64), axis=1).tolist()
 
     return {
         "loss": step.loss,
@@ -180,22 +181,13 @@ def _optimizer(of: Steps) -> dict:
 
 
 def _nearest(of: Steps) -> dict:
-    moments = {"before": of.steps[0].before, "after": of.steps[-1].after}
-    found = {
-        moment: nearest(of.subject.base, vectors, "cosine", NEAREST)
-        for moment, vectors in moments.items()
-    }
-    vectors = [
-        {
-            key: value
-            for moment, each in found.items()
-            for key, value in (
-                (moment, each.tokens[p]),
-                (f"{moment}_cosine", each.values[p].tolist()),
-            )
-        }
-        for p in range(len(of.gradient))
-    ]
+    vectors = [{} for _ in of.gradient]
+    for moment, array in (("before", of.steps[0].before), ("after", of.steps[-1].after)):
+        with np.errstate(all="ignore"):  # a vector of zeros has no angle
+            found = nearest(of.subject.base, array, "cosine", NEAREST)
+        cosines = np.nan_to_num(found.values, posinf=0.0, neginf=0.0).tolist()
+        for vector, tokens, cosine in zip(vectors, found.tokens, cosines, strict=True):
+            vector |= {moment: tokens, f"{moment}_cosine": cosine}
     return {"caveat": CAVEAT, "vectors": vectors}
 
 

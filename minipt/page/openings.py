@@ -59,7 +59,7 @@ class Openings:
         self.found.append(where | {"numbers": self.numbers.floats(numbers)} | more)
 
     def _rows(self, name: str) -> list[int]:
-        """The places of the chosen rows: the last vector's, the middle token's, the last token's."""
+        """Where the chosen rows stand: the last vector's, the middle token's and the last one's."""
         rows = self.map.rows(place_of(name))
         if rows is None:  # answers
             return [self.trace[name].shape[0] - 1]

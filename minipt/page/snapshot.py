@@ -166,7 +166,7 @@ def _by_row(array: np.ndarray, axes: list[str]) -> np.ndarray:
     kept = tuple(i for i, axis in enumerate(axes) if axis in ("text", "row", "answer", "vector"))
     over = tuple(i for i in range(array.ndim) if i not in kept)
     finite = np.isfinite(array)
-    sums = np.abs(np.where(finite, array, 0.0)).sum(over)
+    sums = np.abs(np.where(finite, array, 0.0)).sum(over, dtype=np.float64)
     return sums / np.maximum(finite.sum(over), 1)
 
 
@@ -178,4 +178,4 @@ def _change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def _mean_size(array: np.ndarray) -> float:
     finite = array[np.isfinite(array)]
-    return float(np.abs(finite).mean()) if finite.size else 0.0
+    return float(np.abs(finite).mean(dtype=np.float64)) if finite.size else 0.0

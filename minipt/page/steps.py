@@ -137,7 +137,7 @@ def take_steps(
         optimizer.step({"prompt": then.vectors}, clipped, rate)
         after = _probabilities(subject.base, subject.batch, then)
         loss_after, gradient_after = _run(subject, then, n + 1, count, traces)
-        if not all(np.isfinite(x).all() for x in (loss, gradient, then.vectors, loss_after, after)):
+        if not all(np.isfinite(x).all() for x in (loss, norm, then.vectors, loss_after, after)):
             raise MiniptError(
                 f"step {n + 1} on this text leads to numbers that are not finite: tune again"
             )

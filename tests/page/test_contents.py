@@ -217,6 +217,19 @@ def test_a_text_of_one_token_and_a_text_that_is_cut():
     assert len(cut.step["tokens"][0]) == 40 - 3
 
 
+@pytest.mark.parametrize("size", [0.0, 1e15])
+def test_vectors_of_zeros_and_very_large_ones(size):
+    base = base_that_reads("gpt2")
+    prompt = random_prompt(base, 3)
+    prompt.vectors *= np.float32(size)
+    prompt.about |= LABELS
+    page = page_of(xray(base, prompt, TEXT, "a"))
+    for array in page.step["snapshots"][0]["arrays"]:
+        assert np.isfinite(page.floats(array["sizes"])).all()
+    cosines = page.step["nearest"]["vectors"][0]["before_cosine"]
+    assert np.isfinite(cosines).all()
+
+
 @pytest.mark.parametrize(
     "text", ["<script>alert(1)</script>", "</script><!-- <b>", "a\u2028b\u2029", "\"&'<>", "a\0b"]
 )
