@@ -16,7 +16,17 @@ function readPalette() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => parseColour(style.getPropertyValue(`--${name}`));
   palette = { plain: {}, scales: {}, signed: {} };
-  for (const name of ["paper", "ink", "muted", "line", "empty", "mark", "activation", "gradient", "change"]) {
+  for (const name of [
+    "paper",
+    "ink",
+    "muted",
+    "line",
+    "empty",
+    "mark",
+    "activation",
+    "gradient",
+    "change",
+  ]) {
     palette.plain[name] = css(read(name));
   }
   for (const quantity of QUANTITIES) {
@@ -44,7 +54,8 @@ function css([red, green, blue]) {
 
 function scale(from, to) {
   return Array.from({ length: STEPS }, (_, i) =>
-    css(from.map((start, part) => Math.round(start + ((to[part] - start) * i) / (STEPS - 1)))));
+    css(from.map((start, part) => Math.round(start + ((to[part] - start) * i) / (STEPS - 1)))),
+  );
 }
 
 // Colours as numbers for ImageData (little endian: alpha, blue, green, red).

@@ -45,11 +45,13 @@ function openArray(array, index, step, buffer) {
   array.gradient_sizes = floats(array.gradient_sizes, buffer);
   array.change_sizes = floats(array.change_sizes, buffer);
   array.prompt_share = floats(array.prompt_share, buffer);
-  for (const part of [array.value, array.gradient]) if (part) part.codes = bytes(part.codes, buffer);
+  for (const part of [array.value, array.gradient])
+    if (part) part.codes = bytes(part.codes, buffer);
 }
 
 function openCrossing(crossing, buffer) {
-  for (const part of [crossing.weights, crossing.gradient]) if (part) part.codes = bytes(part.codes, buffer);
+  for (const part of [crossing.weights, crossing.gradient])
+    if (part) part.codes = bytes(part.codes, buffer);
   crossing.key_sizes = floats(crossing.key_sizes, buffer);
   crossing.value_sizes = floats(crossing.value_sizes, buffer);
 }
@@ -63,11 +65,20 @@ function decode(part, position) {
 
 // The acts of a step, in the order of play. A tick belongs to one of them.
 const ACTS = {
-  prompt: { title: "prompt forward", story: "The prompt's vectors go up through the layers, alone." },
-  text: { title: "text forward", story: "The text goes up and reads the prompt's keys and values." },
+  prompt: {
+    title: "prompt forward",
+    story: "The prompt's vectors go up through the layers, alone.",
+  },
+  text: {
+    title: "text forward",
+    story: "The text goes up and reads the prompt's keys and values.",
+  },
   answer: { title: "loss", story: "The last row becomes an answer, and the answer a loss." },
   unanswer: { title: "loss back", story: "The loss asks how the answer should change." },
-  untext: { title: "text backward", story: "The gradient goes down through the text and back to the prompt's keys and values." },
+  untext: {
+    title: "text backward",
+    story: "The gradient goes down through the text and back to the prompt's keys and values.",
+  },
   unprompt: { title: "prompt backward", story: "The prompt carries it down to its vectors." },
   step: { title: "step", story: "The optimizer moves the vectors. Nothing else changes." },
 };

@@ -94,8 +94,12 @@ class Flows {
     const x = (gap.left + gap.right) / 2;
     pen.strokeStyle = plainColour("paper");
     pen.lineWidth = 4;
-    const words = [["keys,", -33, read && "activation"], ["values", -21, read && "activation"],
-      ["their", 21, returned && "gradient"], ["gradient", 33, returned && "gradient"]];
+    const words = [
+      ["keys,", -33, read && "activation"],
+      ["values", -21, read && "activation"],
+      ["their", 21, returned && "gradient"],
+      ["gradient", 33, returned && "gradient"],
+    ];
     for (const [word, down, colour] of words) {
       pen.fillStyle = plainColour(colour || "muted");
       pen.strokeText(word, x, middle + down);
@@ -124,12 +128,16 @@ class Flows {
   drawParcels() {
     const { snapshot, step } = this.stage;
     if (step.wiring !== "shared") return;
-    for (const [ending, cause, sizes] of [["attn.key", "scores", "key_sizes"], ["attn.value", "context", "value_sizes"]]) {
+    for (const [ending, cause, sizes] of [
+      ["attn.key", "scores", "key_sizes"],
+      ["attn.value", "context", "value_sizes"],
+    ]) {
       const most = Math.max(...snapshot.crossings.map((crossing) => largestOf(crossing[sizes])));
       for (const crossing of snapshot.crossings) {
         const prompt = this.array(`prompt.h${crossing.layer}.${ending}`);
         const sent = this.done(this.array(`text.h${crossing.layer}.attn.${cause}`), true);
-        if (prompt && sent && !this.done(prompt, true)) this.parcelsAt(prompt.strip, crossing[sizes], most);
+        if (prompt && sent && !this.done(prompt, true))
+          this.parcelsAt(prompt.strip, crossing[sizes], most);
       }
     }
   }
@@ -202,12 +210,15 @@ class Flows {
     const prompt = this.array(`${stream}.h${text.layer}.${part}`);
     const crossing = snapshot.crossings.find((each) => each.layer === text.layer);
     const codes = backward && part === "attn.key" ? crossing?.gradient : crossing?.weights;
-    return prompt && codes ? { text, prompt, rows: crossing.rows, codes: codes.codes, backward } : null;
+    return prompt && codes
+      ? { text, prompt, rows: crossing.rows, codes: codes.codes, backward }
+      : null;
   }
 
   // The strongest pairs of a text's row and a vector.
   pairsOf(crossing) {
-    if (!this.prepared.has(crossing.codes)) this.prepared.set(crossing.codes, strongestPairs(crossing, this.stage));
+    if (!this.prepared.has(crossing.codes))
+      this.prepared.set(crossing.codes, strongestPairs(crossing, this.stage));
     return this.prepared.get(crossing.codes);
   }
 
@@ -218,7 +229,12 @@ class Flows {
     if (!this.done(array, false) || step.labels.length === 0) return;
     const last = this.tick?.step;
     const made = step.steps[snapshot.step];
-    drawBars(this, last ? made.after : made.probabilities, last ? made.loss_after : made.loss, last ? made.probabilities : null);
+    drawBars(
+      this,
+      last ? made.after : made.probabilities,
+      last ? made.loss_after : made.loss,
+      last ? made.probabilities : null,
+    );
   }
 
   // At the end of the way back: what arrived at each vector.
@@ -226,7 +242,10 @@ class Flows {
     const { snapshot, step, low, columns, height } = this.stage;
     if (low) return;
     const arrived = this.done(this.array("prompt.vectors"), true);
-    drawVectorBars(this, arrived ? step.steps[snapshot.step].gradient_norms : step.vector_names.map(() => 0));
+    drawVectorBars(
+      this,
+      arrived ? step.steps[snapshot.step].gradient_norms : step.vector_names.map(() => 0),
+    );
     const { pen } = this;
     pen.font = `12px ${FONT}`;
     pen.textAlign = "left";
@@ -235,9 +254,15 @@ class Flows {
     for (const [first, last] of this.stage.blocks()) {
       const { vector, text, x } = columns[first];
       const wide = columns[last].x - x;
-      const long = arrived ? "the gradient that arrived at each vector" : `the prompt: ${step.vectors} vectors. Here their gradient will arrive.`;
+      const long = arrived
+        ? "the gradient that arrived at each vector"
+        : `the prompt: ${step.vectors} vectors. Here their gradient will arrive.`;
       const short = arrived ? "the gradient that arrived" : `the prompt: ${step.vectors} vectors`;
-      const words = vector ? (pen.measureText(long).width < wide + 30 ? long : short) : `the text: ${step.tokens[text].length} tokens`;
+      const words = vector
+        ? pen.measureText(long).width < wide + 30
+          ? long
+          : short
+        : `the text: ${step.tokens[text].length} tokens`;
       pen.fillText(words, x, height - 4);
     }
   }
@@ -263,7 +288,8 @@ function rangesOf(array, stage) {
 function strongestPairs({ rows, codes }, { step, columns }) {
   const found = [];
   const text = step.tokens.keys().next().value; // crossings are of the first text
-  const indexOf = (row) => columns.findIndex((each) => (each.text ?? text) === text && each.row === row);
+  const indexOf = (row) =>
+    columns.findIndex((each) => (each.text ?? text) === text && each.row === row);
   const vectors = step.vector_names.map((_, row) => indexOf(row));
   rows.forEach((row, at) => {
     if (row < step.vectors) return; // the prompt reads itself: no crossing
@@ -275,50 +301,4 @@ function strongestPairs({ rows, codes }, { step, columns }) {
   });
   const pairs = found.sort((a, b) => b.size - a.size).slice(0, MOST_ARCS);
   return { pairs, most: pairs[0]?.size || 1 };
-}
-
-// before: the probabilities before the step, as marks; null: the step was not yet made.
-function drawBars(flows, probabilities, loss, before) {
-  const { pen, stage } = flows;
-  const { step } = stage;
-  const answer = Math.min(...stage.answerColumns().map((column) => column.x));
-  const right = answer - 96;
-  const height = Math.min(16, (stage.answerBottom - 20) / probabilities.length);
-  const length = clamp(right - stage.left - 500, 80, 220); // the story stands on the left
-  pen.font = `${clamp(height - 3, 7, 12)}px ${FONT}`;
-  pen.textBaseline = "middle";
-  probabilities.forEach((probability, label) => {
-    const y = 6 + label * height;
-    const x = right - length - 44;
-    pen.textAlign = "right";
-    pen.fillStyle = plainColour("ink");
-    pen.fillText(shortened((label === step.target ? "✓ " : "") + showToken(step.labels[label]), 16), x - 6, y + height / 2);
-    pen.fillStyle = plainColour("empty");
-    pen.fillRect(x, y + 2, length, height - 4);
-    pen.fillStyle = plainColour(before ? "change" : "activation");
-    pen.fillRect(x, y + 2, length * probability, height - 4);
-    pen.fillStyle = plainColour("ink");
-    if (before) pen.fillRect(x + length * before[label] - 1, y, 2, height);
-    pen.textAlign = "left";
-    pen.fillStyle = plainColour("ink");
-    pen.fillText(probability.toFixed(2), x + length + 6, y + height / 2);
-  });
-  pen.font = `600 12px ${FONT}`;
-  pen.textAlign = "right";
-  const y = 6 + probabilities.length * height + 8;
-  pen.fillText(`${before ? "loss after the step" : "loss"} ${showNumber(loss)}`, right, Math.min(y, stage.answerBottom - 4));
-}
-
-function drawVectorBars(flows, norms) {
-  const { pen, stage } = flows;
-  const bottom = stage.height - 18;
-  const most = Math.max(...norms) || 1;
-  const room = 44;
-  norms.forEach((norm, row) => {
-    const height = Math.max(1, (room * norm) / most);
-    for (const column of stage.columns.filter((each) => each.vector && each.row === row)) {
-      pen.fillStyle = plainColour(norm ? "gradient" : "line");
-      pen.fillRect(column.x + 1, bottom - height, Math.max(1, stage.wide - 2), height);
-    }
-  });
 }

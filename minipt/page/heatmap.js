@@ -20,31 +20,37 @@ function tableOf(array, step, text = 0, head = null) {
   const across = axes.map((_, axis) => axis).filter((axis) => axis !== down && !fixed.has(axis));
   const rows = Array.from({ length: shape[down] }, (_, i) => nameOf(array, step, down, i, text));
   const columns = combinations(across.map((axis) => shape[axis])).map((own) => ({
-    own, label: own.map((i, at) => nameOf(array, step, across[at], i, text)).join(", "),
+    own,
+    label: own.map((i, at) => nameOf(array, step, across[at], i, text)).join(", "),
   }));
-  const index = (row, column) => axes.map((_, axis) => {
-    if (axis === down) return row;
-    return fixed.has(axis) ? fixed.get(axis) : columns[column].own[across.indexOf(axis)];
-  });
+  const index = (row, column) =>
+    axes.map((_, axis) => {
+      if (axis === down) return row;
+      return fixed.has(axis) ? fixed.get(axis) : columns[column].own[across.indexOf(axis)];
+    });
   const group = headAxis >= 0 && head === null ? shape.at(-1) : null; // columns of one head
   return { rows, columns, index, group, square: ["column", "way"].includes(axes.at(-1)) };
 }
 
 function combinations(lengths) {
   return lengths.reduce(
-    (all, length) => all.flatMap((own) => Array.from({ length }, (_, i) => [...own, i])), [[]]);
+    (all, length) => all.flatMap((own) => Array.from({ length }, (_, i) => [...own, i])),
+    [[]],
+  );
 }
 
 // The name of place i on an axis of an array.
 function nameOf(array, step, axis, i, text) {
   const kind = array.axes[axis];
-  if (kind === "row" || kind === "vector") return rowName(step, array.rows[Math.min(text, array.rows.length - 1)][i], text);
+  if (kind === "row" || kind === "vector")
+    return rowName(step, array.rows[Math.min(text, array.rows.length - 1)][i], text);
   if (kind === "column") return rowName(step, array.columns[i], text);
   if (kind === "answer") return step.tokens.length > 1 ? `answer ${i}` : "answer";
-  if (kind === "choice") return array.shape[axis] === step.labels.length ? showToken(step.labels[i]) : `token ${i}`;
+  if (kind === "choice")
+    return array.shape[axis] === step.labels.length ? showToken(step.labels[i]) : `token ${i}`;
   if (kind === "one") return "";
   if (kind === "way") return `layer ${i >> 1} ${i % 2 ? "values" : "keys"}`;
-  return `${{ channel: "channel", inner: "channel", head: "head", key_head: "head", text: "text" }[kind] ?? kind} ${i}`;
+  return `${{ inner: "channel", key_head: "head" }[kind] ?? kind} ${i}`;
 }
 
 function rowName(step, row, text) {
@@ -67,7 +73,9 @@ function picture(array, part, quantity, table) {
   const image = new ImageData(width, height);
   const words = new Uint32Array(image.data.buffer);
   const colours = palette.signedWords[quantity];
-  const strides = array.shape.map((_, axis) => array.shape.slice(axis + 1).reduce((a, b) => a * b, 1));
+  const strides = array.shape.map((_, axis) =>
+    array.shape.slice(axis + 1).reduce((a, b) => a * b, 1),
+  );
   const startOf = (index) => index.reduce((sum, i, axis) => sum + i * strides[axis], 0);
   const across = table.columns.map((_, column) => startOf(table.index(0, column)));
   table.rows.forEach((_, row) => {
@@ -90,9 +98,20 @@ class HeatMap {
     this.small = picture(array, part, quantity, this.table);
     this.cursor = null;
     this.canvas = element("canvas", { tabindex: "0", role: "img", "aria-label": this.describe() });
-    this.reading = element("div", { class: "reading", role: "status", "aria-live": "polite" }, "Point at a cell to read it.");
+    this.reading = element(
+      "div",
+      { class: "reading", role: "status", "aria-live": "polite" },
+      "Point at a cell to read it.",
+    );
     this.scroll = element("div", { class: "scroll" }, this.canvas);
-    this.element = element("div", { class: "heatmap" }, element("h3", {}, title), this.scaleLine(), this.scroll, this.reading);
+    this.element = element(
+      "div",
+      { class: "heatmap" },
+      element("h3", {}, title),
+      this.scaleLine(),
+      this.scroll,
+      this.reading,
+    );
     this.listen();
   }
 
@@ -104,7 +123,9 @@ class HeatMap {
   scaleLine() {
     const end = showNumber(Number(this.part.scale.toPrecision(3)));
     const signed = this.part.codes.some((code) => code < 0 && code !== NO_NUMBER);
-    const bar = element("span", { class: signed ? `bar ${this.quantity}` : `ramp ${this.quantity}` });
+    const bar = element("span", {
+      class: signed ? `bar ${this.quantity}` : `ramp ${this.quantity}`,
+    });
     return element("div", { class: "scale" }, signed ? `−${end}` : "0", bar, end);
   }
 
@@ -177,11 +198,15 @@ class HeatMap {
   numberColumns() {
     const { pen, table, left, top, cellWidth } = this;
     pen.textAlign = "center";
-    const step = table.group ?? [1, 2, 5, 10, 20, 50, 100, 200, 500].find((each) => each * cellWidth > 30) ?? 1000;
+    const step =
+      table.group ??
+      [1, 2, 5, 10, 20, 50, 100, 200, 500].find((each) => each * cellWidth > 30) ??
+      1000;
     for (let column = 0; column < table.columns.length; column += step) {
       const middle = table.group ? table.group / 2 : 0.5;
       const label = table.group ? `head ${column / table.group}` : String(column);
-      if (!table.group || table.group * cellWidth > 36) pen.fillText(label, left + (column + middle) * cellWidth, top - 8);
+      if (!table.group || table.group * cellWidth > 36)
+        pen.fillText(label, left + (column + middle) * cellWidth, top - 8);
     }
   }
 
@@ -201,12 +226,18 @@ class HeatMap {
     pen.fillStyle = plainColour("mark");
     table.rows.forEach((_, row) => {
       const open = table.columns.filter((_, column) => this.opens(row, column)).length;
-      if (open === table.columns.length && open > 0) pen.fillRect(left - 3, top + row * cellHeight + 1, 2, cellHeight - 2);
+      if (open === table.columns.length && open > 0)
+        pen.fillRect(left - 3, top + row * cellHeight + 1, 2, cellHeight - 2);
       else if (open > 0) {
         table.columns.forEach((_, column) => {
           if (!this.opens(row, column)) return;
           pen.strokeStyle = plainColour("mark");
-          pen.strokeRect(left + column * cellWidth - 0.5, top + row * cellHeight + 0.5, Math.max(cellWidth, 4), cellHeight - 1);
+          pen.strokeRect(
+            left + column * cellWidth - 0.5,
+            top + row * cellHeight + 0.5,
+            Math.max(cellWidth, 4),
+            cellHeight - 1,
+          );
         });
       }
     });
@@ -218,7 +249,12 @@ class HeatMap {
     const [row, column] = this.cursor;
     pen.strokeStyle = plainColour("mark");
     pen.lineWidth = 2;
-    pen.strokeRect(left + column * cellWidth - 1, top + row * cellHeight - 1, Math.max(cellWidth, 3) + 2, cellHeight + 2);
+    pen.strokeRect(
+      left + column * cellWidth - 1,
+      top + row * cellHeight - 1,
+      Math.max(cellWidth, 3) + 2,
+      cellHeight + 2,
+    );
     pen.lineWidth = 1;
   }
 
@@ -226,7 +262,8 @@ class HeatMap {
     const box = this.canvas.getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left - this.left) / this.cellWidth);
     const row = Math.floor((event.clientY - box.top - this.top) / this.cellHeight);
-    const inside = row >= 0 && column >= 0 && row < this.table.rows.length && column < this.table.columns.length;
+    const inside =
+      row >= 0 && column >= 0 && row < this.table.rows.length && column < this.table.columns.length;
     return inside ? [row, column] : null;
   }
 

@@ -8,9 +8,15 @@ const HELPER = /\.(xhat|rstd|y_over_x)$|^(text\.)?length$/; // shown in the stri
 // Every column once: in the shared wiring the prompt's rows stand once, in the other before each text.
 function placeColumns(step) {
   const columns = [];
-  const vector = (text) => step.vector_names.map((_, row) => ({ text, row, vector: true, label: String(row) }));
+  const vector = (text) =>
+    step.vector_names.map((_, row) => ({ text, row, vector: true, label: String(row) }));
   const token = (tokens, text) =>
-    tokens.map((label, t) => ({ text, row: step.vectors + t, vector: false, label: showToken(label) }));
+    tokens.map((label, t) => ({
+      text,
+      row: step.vectors + t,
+      vector: false,
+      label: showToken(label),
+    }));
   const shared = step.wiring === "shared";
   if (shared) columns.push(...vector(null));
   step.tokens.forEach((tokens, text) => {
@@ -77,14 +83,32 @@ function zoneOf(array) {
 function orderStrips(strips) {
   const place = { bottom: -1, top: 1e6 };
   const rank = (strip) => (strip.zone === "layer" ? strip.layer : place[strip.zone]);
-  return strips.map((strip, i) => [strip, i]).sort(([a, i], [b, j]) => rank(a) - rank(b) || i - j).map(([s]) => s);
+  return strips
+    .map((strip, i) => [strip, i])
+    .sort(([a, i], [b, j]) => rank(a) - rank(b) || i - j)
+    .map(([s]) => s);
 }
 
 const SHORT = {
-  ln1: "norm", "attn.key": "key", "attn.value": "value", "attn.query": "query", "attn.scores": "scores",
-  "attn.weights": "weights", "attn.context": "context", "attn.out": "attention out", middle: "+ attention",
-  ln2: "norm", "mlp.up": "up", "mlp.gate": "gate", "mlp.active": "active", "mlp.product": "product",
-  "mlp.down": "down", out: "+ MLP", final: "norm", vectors: "vectors", embedding: "embedding",
+  ln1: "norm",
+  "attn.key": "key",
+  "attn.value": "value",
+  "attn.query": "query",
+  "attn.scores": "scores",
+  "attn.weights": "weights",
+  "attn.context": "context",
+  "attn.out": "attention out",
+  middle: "+ attention",
+  ln2: "norm",
+  "mlp.up": "up",
+  "mlp.gate": "gate",
+  "mlp.active": "active",
+  "mlp.product": "product",
+  "mlp.down": "down",
+  out: "+ MLP",
+  final: "norm",
+  vectors: "vectors",
+  embedding: "embedding",
   "embedding.norm": "norm",
 };
 
@@ -115,7 +139,10 @@ function spreadStrips(strips, layers, area, unfolded) {
 }
 
 function countByLayer(strips, layers) {
-  return Array.from({ length: layers }, (_, layer) => strips.filter((strip) => strip.layer === layer).length);
+  return Array.from(
+    { length: layers },
+    (_, layer) => strips.filter((strip) => strip.layer === layer).length,
+  );
 }
 
 // The strips outside the layers: the input below them, the answer above.
@@ -139,7 +166,8 @@ function columnsOfArray(array, step, columns) {
   const places = [];
   for (const [text, row] of rowsOfArray(array, step)) {
     if (text !== null) places.push([find.get(`${text}/${row}`)]);
-    else places.push([...new Set([...step.tokens.keys()].map((each) => find.get(`${each}/${row}`)))]);
+    else
+      places.push([...new Set([...step.tokens.keys()].map((each) => find.get(`${each}/${row}`)))]);
   }
   return places.map((place) => place.filter((column) => column !== undefined));
 }

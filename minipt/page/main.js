@@ -5,10 +5,17 @@
 const FOLDING = 220; // milliseconds
 
 const HELP = [
-  ["space", "play or pause"], ["← →", "one op back or on"], ["[ ]", "one act back or on"],
-  ["Home, End", "to the first or the last op"], ["↑ ↓", "unfold the layer above or below"],
-  ["Enter", "open the array that this op writes"], ["Esc", "close what is open"],
-  ["e", "explanations on or off"], ["b", "before and after"], ["d", "dark or light"], ["?", "this list"],
+  ["space", "play or pause"],
+  ["← →", "one op back or on"],
+  ["[ ]", "one act back or on"],
+  ["Home, End", "to the first or the last op"],
+  ["↑ ↓", "unfold the layer above or below"],
+  ["Enter", "open the array that this op writes"],
+  ["Esc", "close what is open"],
+  ["e", "explanations on or off"],
+  ["b", "before and after"],
+  ["d", "dark or light"],
+  ["?", "this list"],
 ];
 
 class Page {
@@ -32,7 +39,13 @@ class Page {
 
   nameQuestion() {
     const { step } = this;
-    const answer = step.target === null ? [] : [element("span", {}, "→ right answer:"), element("b", {}, showToken(step.labels[step.target]))];
+    const answer =
+      step.target === null
+        ? []
+        : [
+            element("span", {}, "→ right answer:"),
+            element("b", {}, showToken(step.labels[step.target])),
+          ];
     document.title = `One training step: ${step.title}`;
     byId("question").append(element("b", {}, `“${step.title}”`), ...answer);
     byId("question").title = step.text;
@@ -41,8 +54,14 @@ class Page {
 
   // With several steps the whole arrays are of the first and the last one.
   snapshotChoice() {
-    const options = this.step.snapshots.map((snapshot, i) => element("option", { value: String(i) }, `step ${snapshot.step + 1}`));
-    const select = element("select", { id: "snapshot", "aria-label": "which step the stage shows" }, ...options);
+    const options = this.step.snapshots.map((snapshot, i) =>
+      element("option", { value: String(i) }, `step ${snapshot.step + 1}`),
+    );
+    const select = element(
+      "select",
+      { id: "snapshot", "aria-label": "which step the stage shows" },
+      ...options,
+    );
     select.addEventListener("change", () => {
       this.snapshot = this.step.snapshots[Number(select.value)];
       this.stage.show(this.snapshot);
@@ -168,7 +187,8 @@ class Page {
     if (!found) return;
     hint.textContent = hintOf(found, this.stage);
     hint.style.left = `${clamp(x + 14, 0, Math.max(0, this.stage.width - hint.offsetWidth - 4))}px`;
-    hint.style.top = `${y + 18 + hint.offsetHeight > this.stage.height ? y - hint.offsetHeight - 10 : y + 18}px`;
+    const fits = y + 18 + hint.offsetHeight <= this.stage.height;
+    hint.style.top = `${fits ? y + 18 : y - hint.offsetHeight - 10}px`;
   }
 
   click(event) {
@@ -201,23 +221,42 @@ class Page {
 
   showHelp() {
     this.timeline.pause();
-    const lines = HELP.map(([key, what]) => element("tr", {}, element("td", {}, key), element("td", {}, what)));
-    this.sheet.show(["keys and colours"], element("div", { class: "columns" },
-      element("table", {}, ...lines), element("ul", { class: "list" }, ...notesOf(this.step).map((note) => element("li", {}, note)))));
+    const lines = HELP.map(([key, what]) =>
+      element("tr", {}, element("td", {}, key), element("td", {}, what)),
+    );
+    this.sheet.show(
+      ["keys and colours"],
+      element(
+        "div",
+        { class: "columns" },
+        element("table", {}, ...lines),
+        element(
+          "ul",
+          { class: "list" },
+          ...notesOf(this.step).map((note) => element("li", {}, note)),
+        ),
+      ),
+    );
   }
 
   makeLegend() {
-    const key = (sign, text) => element("span", { class: "key" }, element("span", { class: sign }), text);
+    const key = (sign, text) =>
+      element("span", { class: "key" }, element("span", { class: sign }), text);
     byId("legend").append(
-      key("ramp activation", "activation"), key("ramp gradient", "gradient"), key("ramp change", "change"),
-      key("frame", "written now"), key("frame thin", "read now"),
-      element("span", {}, "full colour: the largest of its kind"));
+      key("ramp activation", "activation"),
+      key("ramp gradient", "gradient"),
+      key("ramp change", "change"),
+      key("frame", "written now"),
+      key("frame thin", "read now"),
+      element("span", {}, "full colour: the largest of its kind"),
+    );
   }
 
   onKey(event) {
     const control = event.target.closest("button, select");
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (control && (event.key === " " || event.key === "Enter" || control.tagName === "SELECT")) return;
+    if (control && (event.key === " " || event.key === "Enter" || control.tagName === "SELECT"))
+      return;
     const action = this.actionOf(event.key);
     if (!action) return;
     event.preventDefault();
@@ -228,15 +267,21 @@ class Page {
     const { timeline, stage } = this;
     const always = {
       Escape: () => this.sheet.isOpen && this.sheet.close(),
-      e: () => this.toggleExplanations(), d: () => this.toggleTheme(),
-      b: () => this.open("answers"), "?": () => this.showHelp(),
+      e: () => this.toggleExplanations(),
+      d: () => this.toggleTheme(),
+      b: () => this.open("answers"),
+      "?": () => this.showHelp(),
     };
     const onStage = {
       " ": () => timeline.toggle(),
-      ArrowLeft: () => timeline.stopAt(timeline.tick - 1), ArrowRight: () => timeline.stopAt(timeline.tick + 1),
-      Home: () => timeline.stopAt(0), End: () => timeline.stopAt(timeline.count - 1),
-      "[": () => timeline.jumpAct(-1), "]": () => timeline.jumpAct(1),
-      ArrowUp: () => this.unfoldByHand(stage.focus + 1), ArrowDown: () => this.unfoldByHand(stage.focus - 1),
+      ArrowLeft: () => timeline.stopAt(timeline.tick - 1),
+      ArrowRight: () => timeline.stopAt(timeline.tick + 1),
+      Home: () => timeline.stopAt(0),
+      End: () => timeline.stopAt(timeline.count - 1),
+      "[": () => timeline.jumpAct(-1),
+      "]": () => timeline.jumpAct(1),
+      ArrowUp: () => this.unfoldByHand(stage.focus + 1),
+      ArrowDown: () => this.unfoldByHand(stage.focus - 1),
       Enter: () => this.openWritten(),
     };
     return always[key] ?? (this.sheet.isOpen ? null : onStage[key]);
@@ -252,7 +297,10 @@ function hintOf({ array, entry, column }, stage) {
   const { shown, ending } = array;
   const { label, vector } = stage.columns[column];
   const lines = [array.name, `row: ${vector ? `vector ${label}` : label}`];
-  if (ending === "attn.weights" && array.prompt_share) lines.push(`${(100 * shown.activation[entry]).toFixed(0)} % of its attention goes to the prompt`);
+  if (ending === "attn.weights" && array.prompt_share)
+    lines.push(
+      `${(100 * shown.activation[entry]).toFixed(0)} % of its attention goes to the prompt`,
+    );
   else lines.push(`mean size ${showNumber(shown.activation[entry])}`);
   lines.push(`gradient ${shown.gradient ? showNumber(shown.gradient[entry]) : "not computed"}`);
   if (shown.change) lines.push(`changed by ${showNumber(shown.change[entry])}`);

@@ -7,17 +7,37 @@ const MOST_TERMS = 12;
 
 function numberCard(opening, index, place, snapshot, step) {
   const array = snapshot.arrays[opening.array];
-  const { formula, filled, total, table, note } = ARITHMETIC[opening.kind](opening, index, array, snapshot, step);
-  return element("div", { class: "number", "data-kind": opening.kind },
+  const { formula, filled, total, table, note } = ARITHMETIC[opening.kind](
+    opening,
+    index,
+    array,
+    snapshot,
+    step,
+  );
+  return element(
+    "div",
+    { class: "number", "data-kind": opening.kind },
     element("h3", {}, `${opening.gradient ? "gradient of " : ""}${array.name}: ${place}`),
     element("p", { class: "formula" }, formula),
-    element("p", { class: "formula filled" }, `${filled} = `, element("strong", { class: "total" }, showNumber(total))),
+    element(
+      "p",
+      { class: "formula filled" },
+      `${filled} = `,
+      element("strong", { class: "total" }, showNumber(total)),
+    ),
     note ? element("p", { class: "quiet" }, note) : null,
     table,
   );
 }
 
-const ARITHMETIC = { softmax: openSoftmax, softmax_dx: openSoftmaxGradient, norm: openNorm, linear: openLinear, loss: openLoss, ways: openWays };
+const ARITHMETIC = {
+  softmax: openSoftmax,
+  softmax_dx: openSoftmaxGradient,
+  norm: openNorm,
+  linear: openLinear,
+  loss: openLoss,
+  ways: openWays,
+};
 
 const plus = (numbers) => numbers.reduce((sum, number) => sum + number, 0);
 
@@ -32,9 +52,19 @@ function openSoftmax({ numbers }, index, array, snapshot, step) {
     formula: "weight = e^(score − max) / Σ e^(score − max)",
     filled: `e^(${showNumber(numbers[here])} − ${showNumber(most)}) / ${showNumber(sum)}`,
     total: exponentials[here] / sum,
-    table: termsTable(["read row", "score", "e^(score − max)", "weight"], exponentials, here, (s) =>
-      [names[s], showNumber(numbers[s]), showNumber(exponentials[s]), showNumber(exponentials[s] / sum)],
-      (rest) => ["", showNumber(rest), showNumber(rest / sum)], ["sum", "", showNumber(sum), "1"]),
+    table: termsTable(
+      ["read row", "score", "e^(score − max)", "weight"],
+      exponentials,
+      here,
+      (s) => [
+        names[s],
+        showNumber(numbers[s]),
+        showNumber(exponentials[s]),
+        showNumber(exponentials[s] / sum),
+      ],
+      (rest) => ["", showNumber(rest), showNumber(rest / sum)],
+      ["sum", "", showNumber(sum), "1"],
+    ),
   };
 }
 
@@ -50,9 +80,14 @@ function openSoftmaxGradient({ numbers }, index, array, snapshot, step) {
     formula: "dscore = w (dw − Σ dw w)",
     filled: `${showNumber(weights[here])} · (${showNumber(dweights[here])} − ${bracketed(sum)})`,
     total: weights[here] * (dweights[here] - sum),
-    table: termsTable(["read row", "w", "dw", "dw · w"], products, here, (s) =>
-      [names[s], showNumber(weights[s]), showNumber(dweights[s]), showNumber(products[s])],
-      (rest) => ["", "", showNumber(rest)], ["Σ dw w", "", "", showNumber(sum)]),
+    table: termsTable(
+      ["read row", "w", "dw", "dw · w"],
+      products,
+      here,
+      (s) => [names[s], showNumber(weights[s]), showNumber(dweights[s]), showNumber(products[s])],
+      (rest) => ["", "", showNumber(rest)],
+      ["Σ dw w", "", "", showNumber(sum)],
+    ),
   };
 }
 
@@ -86,14 +121,24 @@ function openLinear(opening, index, array, snapshot) {
   const products = Array.from(x, (each, i) => each * weight[i]);
   const sum = plus(products) + rest + bias;
   const outside = factor === 1 ? "" : `${showNumber(factor)} · `;
-  const rows = products.map((product, i) => [`channel ${terms[i]}`, showNumber(x[i]), showNumber(weight[i]), showNumber(product)]);
+  const rows = products.map((product, i) => [
+    `channel ${terms[i]}`,
+    showNumber(x[i]),
+    showNumber(weight[i]),
+    showNumber(product),
+  ]);
   return {
     formula: `y = ${factor === 1 ? "" : "factor · "}(Σ x · w + bias)`,
     filled: `${outside}(${showNumber(sum - bias)} + ${bracketed(bias)})`,
     total: factor * sum,
     note: `x is a row of ${snapshot.arrays[opening.from].name}, w a column of ${opening.weight}, which is frozen. The largest ${count} terms are shown.`,
-    table: plainTable(["term", "x", "w", "x · w"], rows,
-      ["all other terms", "", "", showNumber(rest)], ["bias", "", "", showNumber(bias)], ["sum", "", "", showNumber(sum)]),
+    table: plainTable(
+      ["term", "x", "w", "x · w"],
+      rows,
+      ["all other terms", "", "", showNumber(rest)],
+      ["bias", "", "", showNumber(bias)],
+      ["sum", "", "", showNumber(sum)],
+    ),
   };
 }
 
@@ -103,7 +148,11 @@ function openLoss({ numbers, names, target }) {
   const exponentials = Array.from(numbers, (logit) => Math.exp(logit - most));
   const whole = most + Math.log(plus(exponentials));
   const probability = (label) => showNumber(exponentials[label] / plus(exponentials));
-  const rows = names.map((name, label) => [(label === target ? "✓ " : "") + showToken(name), showNumber(numbers[label]), probability(label)]);
+  const rows = names.map((name, label) => [
+    (label === target ? "✓ " : "") + showToken(name),
+    showNumber(numbers[label]),
+    probability(label),
+  ]);
   return {
     formula: "loss = log Σ e^logit − logit of the right answer",
     filled: `${showNumber(whole)} − ${bracketed(numbers[target])}`,
@@ -121,14 +170,24 @@ function openWays(opening, index, array, snapshot, step) {
   const channel = channels === 1 ? 0 : index.at(-1);
   const numbers = opening.numbers.filter((_, i) => i % channels === channel);
   const [keys, values] = [numbers.subarray(0, layers), numbers.subarray(layers)];
-  const rows = Array.from(keys, (key, layer) => [`layer ${layer}`, showNumber(key), showNumber(values[layer]), showNumber(key + values[layer])]);
+  const rows = Array.from(keys, (key, layer) => [
+    `layer ${layer}`,
+    showNumber(key),
+    showNumber(values[layer]),
+    showNumber(key + values[layer]),
+  ]);
   return {
-    formula: "gradient = Σ over the layers (what came through the keys + what came through the values)",
+    formula:
+      "gradient = Σ over the layers (what came through the keys + what came through the values)",
     filled: `${showNumber(plus(keys))} + ${bracketed(plus(values))}`,
     total: plus(numbers),
     note: "The way back through the prompt is linear. So the parts that enter at each layer add up.",
-    table: plainTable(["entered at", "through keys", "through values", "both"], rows,
-      ["sum", showNumber(plus(keys)), showNumber(plus(values)), showNumber(plus(numbers))]),
+    table: plainTable(["entered at", "through keys", "through values", "both"], rows, [
+      "sum",
+      showNumber(plus(keys)),
+      showNumber(plus(values)),
+      showNumber(plus(numbers)),
+    ]),
   };
 }
 
@@ -137,7 +196,9 @@ function bracketed(value) {
 }
 
 function columnNames(array, step, index) {
-  return Array.from({ length: array.shape.at(-1) }, (_, s) => nameOf(array, step, array.axes.length - 1, s, index[0]));
+  return Array.from({ length: array.shape.at(-1) }, (_, s) =>
+    nameOf(array, step, array.axes.length - 1, s, index[0]),
+  );
 }
 
 // The largest terms and the chosen one, the others as one line, then the sum.
@@ -146,8 +207,11 @@ function termsTable(head, terms, chosen, lineOf, restOf, sum) {
   const shown = order.slice(0, MOST_TERMS);
   if (!shown.includes(chosen)) shown.push(chosen);
   const hidden = order.filter((i) => !shown.includes(i));
-  const rows = shown.map((i) => (i === chosen ? ["▸ " + lineOf(i)[0], ...lineOf(i).slice(1)] : lineOf(i)));
-  if (hidden.length) rows.push([`${hidden.length} others`, ...restOf(plus(hidden.map((i) => terms[i])))]);
+  const rows = shown.map((i) =>
+    i === chosen ? ["▸ " + lineOf(i)[0], ...lineOf(i).slice(1)] : lineOf(i),
+  );
+  if (hidden.length)
+    rows.push([`${hidden.length} others`, ...restOf(plus(hidden.map((i) => terms[i])))]);
   return plainTable(head, rows, sum);
 }
 

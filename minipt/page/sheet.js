@@ -17,7 +17,11 @@ class Sheet {
   // Opens the sheet with a title and content.
   show(title, ...content) {
     const close = element("button", { type: "button", onclick: () => this.close() }, "close (Esc)");
-    fill(this.element, element("div", { class: "top" }, element("h2", {}, ...title), close), ...content);
+    fill(
+      this.element,
+      element("div", { class: "top" }, element("h2", {}, ...title), close),
+      ...content,
+    );
     if (!this.isOpen) this.before = document.activeElement;
     this.element.hidden = false;
     this.element.scrollTop = 0;
@@ -44,13 +48,23 @@ class Sheet {
   // Buttons for the numbers of this array that open, or for the rows of which every number does.
   opened() {
     this.indexOpenings();
-    const own = [...this.openings.values()].filter(({ index }) => !this.byHead() || index[1] === this.head);
+    const own = [...this.openings.values()].filter(
+      ({ index }) => !this.byHead() || index[1] === this.head,
+    );
     if (own.length === 0) return null;
     const buttons = own.slice(0, MOST_BUTTONS).map((opening) => {
       const onclick = () => this.openNumber(opening, wholeIndex(opening, this.array));
-      return element("button", { type: "button", class: `chip ${opening.gradient ? "gradient" : "activation"}`, onclick }, this.placeName(wholeIndex(opening, this.array)));
+      return element(
+        "button",
+        { type: "button", class: `chip ${opening.gradient ? "gradient" : "activation"}`, onclick },
+        this.placeName(wholeIndex(opening, this.array)),
+      );
     });
-    return element("div", { class: "links opened" }, element("div", {}, element("span", { class: "quiet" }, "numbers that open"), ...buttons));
+    return element(
+      "div",
+      { class: "links opened" },
+      element("div", {}, element("span", { class: "quiet" }, "numbers that open"), ...buttons),
+    );
   }
 
   // An index in words: its row, then its column or channel.
@@ -71,19 +85,46 @@ class Sheet {
     const made = array.made_from.map((index) => snapshot.arrays[index]);
     const into = array.goes_into.map((index) => snapshot.arrays[index]);
     const frozen = array.parameters?.length ? `; frozen: ${array.parameters.join(", ")}` : "";
-    return element("div", { class: "columns" },
-      element("div", {},
+    return element(
+      "div",
+      { class: "columns" },
+      element(
+        "div",
+        {},
         element("p", { class: "why" }, about.sentence),
         element("p", { class: "formula" }, about.formula),
-        about.backward ? element("p", { class: "formula" }, `backward: ${about.backward}`) : null),
-      element("div", {},
-        element("p", { class: "quiet" }, shapeLine(array) + (about.function ? `, ${about.function}` : "") + frozen),
-        element("div", { class: "links" }, this.links("made from", made), this.links("goes into", into))));
+        about.backward ? element("p", { class: "formula" }, `backward: ${about.backward}`) : null,
+      ),
+      element(
+        "div",
+        {},
+        element(
+          "p",
+          { class: "quiet" },
+          shapeLine(array) + (about.function ? `, ${about.function}` : "") + frozen,
+        ),
+        element(
+          "div",
+          { class: "links" },
+          this.links("made from", made),
+          this.links("goes into", into),
+        ),
+      ),
+    );
   }
 
   links(title, arrays) {
     const buttons = arrays.map((array) =>
-      element("button", { type: "button", class: "chip activation", onclick: () => this.openArray(this.snapshot, array, this) }, array.name));
+      element(
+        "button",
+        {
+          type: "button",
+          class: "chip activation",
+          onclick: () => this.openArray(this.snapshot, array, this),
+        },
+        array.name,
+      ),
+    );
     const none = buttons.length ? [] : [element("span", { class: "quiet" }, "none")];
     return element("div", {}, element("span", { class: "quiet" }, title), ...buttons, ...none);
   }
@@ -94,8 +135,15 @@ class Sheet {
     const texts = array.axes.includes("text") ? array.shape[array.axes.indexOf("text")] : 1;
     const parts = [];
     if (texts > 1 && array.rows) {
-      parts.push(element("div", { class: "heads" }, ...step.text_names.map((name, text) =>
-        this.choice(`text: ${showToken(name)}`, text === this.text, { text }))));
+      parts.push(
+        element(
+          "div",
+          { class: "heads" },
+          ...step.text_names.map((name, text) =>
+            this.choice(`text: ${showToken(name)}`, text === this.text, { text }),
+          ),
+        ),
+      );
     }
     if (this.byHead() && array.value) {
       const heads = Array.from({ length: array.shape[1] }, (_, head) => {
@@ -108,13 +156,21 @@ class Sheet {
   }
 
   choice(name, pressed, change, ...content) {
-    const onclick = () => this.openArray(this.snapshot, this.array, { text: this.text, head: this.head, ...change });
-    return element("button", { type: "button", "aria-pressed": String(pressed), onclick }, ...content, name);
+    const onclick = () =>
+      this.openArray(this.snapshot, this.array, { text: this.text, head: this.head, ...change });
+    return element(
+      "button",
+      { type: "button", "aria-pressed": String(pressed), onclick },
+      ...content,
+      name,
+    );
   }
 
   // Attention's scores and weights are shown head by head; other arrays with the heads side by side.
   byHead() {
-    return this.array.axes.includes("column") && this.array.axes.some((axis) => HEAD_AXES.includes(axis));
+    return (
+      this.array.axes.includes("column") && this.array.axes.some((axis) => HEAD_AXES.includes(axis))
+    );
   }
 
   drawMaps() {
@@ -124,10 +180,17 @@ class Sheet {
       ["gradient: d loss / d value", array.gradient, "gradient", true],
     ];
     const change = array.name === "prompt.vectors" ? this.step.change?.all : null;
-    if (change) parts.push([`change by ${this.step.steps.length} step${this.step.steps.length > 1 ? "s" : ""}`, change, "change", null]);
+    if (change)
+      parts.push([
+        `change by ${this.step.steps.length} step${this.step.steps.length > 1 ? "s" : ""}`,
+        change,
+        "change",
+        null,
+      ]);
     const ways = array.name === "prompt.vectors" ? waysMap(this.snapshot, this.step) : null;
     this.heatmaps = parts.map(([title, part, quantity, gradient]) =>
-      part ? this.heatMap(title, part, quantity, gradient) : this.without(title, gradient));
+      part ? this.heatMap(title, part, quantity, gradient) : this.without(title, gradient),
+    );
     if (ways) this.heatmaps.push(ways);
     this.maps.replaceChildren(...this.heatmaps.map((each) => each.element ?? each));
     this.fit();
@@ -142,9 +205,16 @@ class Sheet {
   heatMap(title, part, quantity, gradient) {
     const { array, step, text } = this;
     const head = this.byHead() ? this.head : null;
-    const find = (row, column) => gradient !== null && this.findOpening(gradient, map.table.index(row, column));
+    const find = (row, column) =>
+      gradient !== null && this.findOpening(gradient, map.table.index(row, column));
     const map = new HeatMap({
-      array, part, quantity, step, text, head, title,
+      array,
+      part,
+      quantity,
+      step,
+      text,
+      head,
+      title,
       opens: (row, column) => Boolean(find(row, column)),
       open: (row, column) => this.open(find(row, column), map, row, column),
     });
@@ -155,12 +225,28 @@ class Sheet {
     const { array } = this;
     const sizes = gradient ? array.gradient_sizes : array.sizes;
     if (!sizes) {
-      return element("div", {}, element("h3", {}, title),
-        element("p", { class: "quiet" }, "No gradient was computed: no row of it needed one, or only some did, or it is a helper that the op's backward differentiates through."));
+      return element(
+        "div",
+        {},
+        element("h3", {}, title),
+        element(
+          "p",
+          { class: "quiet" },
+          "No gradient was computed: no row of it needed one, or only some did, or it is a helper that the op's backward differentiates through.",
+        ),
+      );
     }
-    return element("div", {}, element("h3", {}, `${title}: summed up`),
-      element("p", { class: "quiet" }, "The whole array is too large for this page. This is the mean size of each row."),
-      sizesTable(array, sizes, this.step, gradient ? "gradient" : "activation"));
+    return element(
+      "div",
+      {},
+      element("h3", {}, `${title}: summed up`),
+      element(
+        "p",
+        { class: "quiet" },
+        "The whole array is too large for this page. This is the mean size of each row.",
+      ),
+      sizesTable(array, sizes, this.step, gradient ? "gradient" : "activation"),
+    );
   }
 
   // The opening of a cell: of the whole row of cells, or of this cell alone.
@@ -173,14 +259,27 @@ class Sheet {
   indexOpenings() {
     [this.openingsOf, this.openingsIn] = [this.array, this.snapshot];
     const own = this.snapshot.openings.filter((opening) => opening.array === this.array.index);
-    this.openings = new Map(own.map((opening) => [`${opening.gradient}/${opening.index.join(",")}`, opening]));
+    this.openings = new Map(
+      own.map((opening) => [`${opening.gradient}/${opening.index.join(",")}`, opening]),
+    );
   }
 
   open(opening, map, row, column) {
     if (opening) this.openNumber(opening, map.table.index(row, column));
     else {
-      fill(this.number, element("div", { class: "number" }, element("h3", {}, map.read(row, column)),
-        element("p", { class: "quiet" }, "Rounded to 8 bits. The sum behind it is in the page for the framed cells, and for rows with a bar.")));
+      fill(
+        this.number,
+        element(
+          "div",
+          { class: "number" },
+          element("h3", {}, map.read(row, column)),
+          element(
+            "p",
+            { class: "quiet" },
+            "Rounded to 8 bits. The sum behind it is in the page for the framed cells, and for rows with a bar.",
+          ),
+        ),
+      );
     }
   }
 
@@ -216,7 +315,9 @@ function waysMap(snapshot, step) {
   for (let way = 0; way < 2 * layers; way++) {
     const at = (way % 2) * layers + (way >> 1); // keys and values of a layer stand together
     for (let row = 0; row < step.vectors; row++) {
-      codes[row * 2 * layers + way] = Math.round(127 * Math.sqrt(ways[at * step.vectors + row] / most));
+      codes[row * 2 * layers + way] = Math.round(
+        127 * Math.sqrt(ways[at * step.vectors + row] / most),
+      );
     }
   }
   const rows = [Array.from({ length: step.vectors }, (_, row) => row)];
@@ -229,9 +330,22 @@ function waysMap(snapshot, step) {
 function sizesTable(array, sizes, step, quantity) {
   const most = sizes.reduce((a, b) => Math.max(a, b), 0) || 1;
   const names = rowsOfArray(array, step).map(([text, row]) => rowName(step, row, text ?? 0));
-  return element("table", {}, ...Array.from(sizes, (size, i) => {
-    const bar = element("span", { class: "stroke" });
-    Object.assign(bar.style, { width: `${(120 * size) / most}px`, background: `var(--${quantity})` });
-    return element("tr", {}, element("td", {}, names[i] ?? `row ${i}`), element("td", {}, showNumber(size)), element("td", {}, bar));
-  }));
+  return element(
+    "table",
+    {},
+    ...Array.from(sizes, (size, i) => {
+      const bar = element("span", { class: "stroke" });
+      Object.assign(bar.style, {
+        width: `${(120 * size) / most}px`,
+        background: `var(--${quantity})`,
+      });
+      return element(
+        "tr",
+        {},
+        element("td", {}, names[i] ?? `row ${i}`),
+        element("td", {}, showNumber(size)),
+        element("td", {}, bar),
+      );
+    }),
+  );
 }

@@ -26,7 +26,8 @@ class Stage {
     this.image = new ImageData(this.columns.length, this.strips.length);
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.small = element("canvas", { width: this.columns.length, height: this.strips.length });
-    for (const array of snapshot.arrays) array.places = columnsOfArray(array, this.step, this.columns);
+    for (const array of snapshot.arrays)
+      array.places = columnsOfArray(array, this.step, this.columns);
     this.shares = sharesOf(snapshot, this.step);
     this.times = timesOf(snapshot);
     this.tick = -1;
@@ -56,7 +57,11 @@ class Stage {
     const bottom = spreadOutside(this.strips, "bottom", this.height - below, line + 3);
     const above = this.strips.filter((strip) => strip.zone === "top").length;
     const top = above * line + 8;
-    this.area = { top: top + 6, bottom: this.height - below - bottom.length * (line + 3) - 8, gap: this.low || this.layers > 12 ? 1 : 4 };
+    this.area = {
+      top: top + 6,
+      bottom: this.height - below - bottom.length * (line + 3) - 8,
+      gap: this.low || this.layers > 12 ? 1 : 4,
+    };
     spreadOutside(this.strips, "top", top, line);
     this.answerBottom = top;
     this.boxes = spreadStrips(this.strips, this.layers, this.area, this.unfolded);
@@ -79,15 +84,19 @@ class Stage {
   quantityAt(array, tick) {
     const times = this.times[array.index];
     const has = (quantity) => this.shares[array.index][quantity] !== null;
-    if (this.quantity !== "played") return this.reached(times, tick) && has(this.quantity) ? this.quantity : null;
-    if (this.snapshot.ticks[tick]?.step && array.name === "prompt.vectors" && has("change")) return "change";
+    if (this.quantity !== "played")
+      return this.reached(times, tick) && has(this.quantity) ? this.quantity : null;
+    if (this.snapshot.ticks[tick]?.step && array.name === "prompt.vectors" && has("change"))
+      return "change";
     if (times.backward <= tick) return "gradient";
     return times.forward <= tick ? "activation" : null;
   }
 
   reached(times, tick) {
     const last = this.snapshot.ticks.length - 1;
-    const needed = { activation: times.forward, gradient: times.backward, change: last }[this.quantity];
+    const needed = { activation: times.forward, gradient: times.backward, change: last }[
+      this.quantity
+    ];
     return tick >= needed;
   }
 
@@ -125,15 +134,30 @@ class Stage {
     const height = Math.max(1, Math.round(strip.y + strip.height) - y);
     for (const [first, last] of this.blocks()) {
       const count = last - first + 1;
-      pen.drawImage(this.small, first, strip.index, count, 1, this.columns[first].x, y, count * this.wide, height);
+      pen.drawImage(
+        this.small,
+        first,
+        strip.index,
+        count,
+        1,
+        this.columns[first].x,
+        y,
+        count * this.wide,
+        height,
+      );
     }
   }
 
   // First and last column of each block that stands together.
   blocks() {
     if (this.foundBlocks) return this.foundBlocks;
-    const starts = this.columns.map((_, i) => i).filter((i) => i === 0 || startsBlock(this.columns, i));
-    this.foundBlocks = starts.map((start, i) => [start, (starts[i + 1] ?? this.columns.length) - 1]);
+    const starts = this.columns
+      .map((_, i) => i)
+      .filter((i) => i === 0 || startsBlock(this.columns, i));
+    this.foundBlocks = starts.map((start, i) => [
+      start,
+      (starts[i + 1] ?? this.columns.length) - 1,
+    ]);
     return this.foundBlocks;
   }
 
@@ -157,7 +181,12 @@ class Stage {
     pen.fillStyle = plainColour("muted");
     pen.font = `${this.low ? 9 : 11}px ${FONT}`;
     const outside = this.strips.filter((strip) => strip.zone === "bottom");
-    for (const strip of outside) pen.fillText(strip.ending === "input" ? "input" : strip.title, this.left - 8, strip.y + strip.height / 2);
+    for (const strip of outside)
+      pen.fillText(
+        strip.ending === "input" ? "input" : strip.title,
+        this.left - 8,
+        strip.y + strip.height / 2,
+      );
     const answer = Math.min(...this.answerColumns().map((column) => column.x));
     for (const strip of this.strips.filter((each) => each.zone === "top")) {
       pen.fillText(strip.title, answer - 8, strip.y + strip.height / 2);
@@ -180,14 +209,15 @@ class Stage {
     pen.fillText(`layer ${box.layer}`, 0, 0);
     pen.restore();
     pen.fillStyle = plainColour("muted");
-    pen.font = `${clamp(box.strips[0].height * 0.85, 7, 11)}px ${FONT}`;
-    for (const strip of box.strips) pen.fillText(strip.title, this.left - 8, strip.y + strip.height / 2 + 0.5);
+    pen.font = `${clamp(box.strips[0].height * 0.85, 7, 13)}px ${FONT}`;
+    for (const strip of box.strips)
+      pen.fillText(strip.title, this.left - 8, strip.y + strip.height / 2 + 0.5);
   }
 
   nameColumns(pen) {
     const lowest = this.strips.find((strip) => strip.zone === "bottom");
     const top = lowest.y + lowest.height + 5;
-    pen.font = `${clamp(this.wide * 0.75, 7, 12)}px ${FONT}`;
+    pen.font = `${clamp(this.wide * 0.75, 7, 14)}px ${FONT}`;
     this.columns.forEach((column) => {
       pen.fillStyle = plainColour(column.vector ? "muted" : "ink");
       if (column.vector && this.wide >= 12) {
@@ -206,7 +236,9 @@ class Stage {
 
   answerColumns() {
     const rows = this.step.answer_rows.flatMap((own, text) => own.map((row) => [text, row]));
-    return rows.map(([text, row]) => this.columns.find((each) => each.row === row && (each.text ?? text) === text));
+    return rows.map(([text, row]) =>
+      this.columns.find((each) => each.row === row && (each.text ?? text) === text),
+    );
   }
 
   // The array and the entry of its sizes under a point of the canvas.
@@ -248,16 +280,21 @@ function sharesOf(snapshot, step) {
     if (!ends.has(key)) ends.set(key, { least: Infinity, most: 0 });
     return ends.get(key);
   };
-  const eachSizes = (use) => snapshot.arrays.forEach((array, i) =>
-    QUANTITIES.forEach((quantity) => use(own[i][quantity], endsOf(array, quantity), i, quantity)));
-  eachSizes((sizes, end) => sizes?.forEach((size) => {
-    end.least = Math.min(end.least, size);
-    end.most = Math.max(end.most, size);
-  }));
+  const eachSizes = (use) =>
+    snapshot.arrays.forEach((array, i) =>
+      QUANTITIES.forEach((quantity) => use(own[i][quantity], endsOf(array, quantity), i, quantity)),
+    );
+  eachSizes((sizes, end) =>
+    sizes?.forEach((size) => {
+      end.least = Math.min(end.least, size);
+      end.most = Math.max(end.most, size);
+    }),
+  );
   const shares = snapshot.arrays.map(() => ({}));
   eachSizes((sizes, { least, most }, i, quantity) => {
     const share = (size) => (most > least ? (size - least) / (most - least) : 1);
-    shares[i][quantity] = sizes && Uint8Array.from(sizes, (size) => scaleIndex(quantity, share(size)));
+    shares[i][quantity] =
+      sizes && Uint8Array.from(sizes, (size) => scaleIndex(quantity, share(size)));
   });
   return shares;
 }

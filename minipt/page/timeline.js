@@ -19,7 +19,9 @@ class Timeline {
     byId("last").addEventListener("click", () => this.stopAt(this.count - 1));
     byId("back").addEventListener("click", () => this.stopAt(this.tick - 1));
     byId("forward").addEventListener("click", () => this.stopAt(this.tick + 1));
-    byId("scrub").addEventListener("input", () => this.stopAt(this.tickAt(Number(byId("scrub").value) / 1000)));
+    byId("scrub").addEventListener("input", () =>
+      this.stopAt(this.tickAt(Number(byId("scrub").value) / 1000)),
+    );
   }
 
   setTicks(ticks) {
@@ -38,7 +40,9 @@ class Timeline {
 
   // The width of an act on the track: by its ops, but never too small for its name.
   shareTrack() {
-    const shares = this.acts.map(({ start, end }) => Math.max((end - start) / this.count, LEAST_SHARE));
+    const shares = this.acts.map(({ start, end }) =>
+      Math.max((end - start) / this.count, LEAST_SHARE),
+    );
     const sum = shares.reduce((a, b) => a + b, 0);
     let left = 0;
     this.acts.forEach((act, i) => {
@@ -49,13 +53,20 @@ class Timeline {
   }
 
   makeParts() {
-    byId("acts").replaceChildren(...this.acts.map((act) => {
-      const { title, colour, story } = this.titles[act.act];
-      const attributes = { type: "button", class: `act-part ${colour}`, title: story, onclick: () => this.stopAt(act.start) };
-      act.button = element("button", attributes, title);
-      act.button.style.flex = `${act.share} 1 0`;
-      return act.button;
-    }));
+    byId("acts").replaceChildren(
+      ...this.acts.map((act) => {
+        const { title, colour, story } = this.titles[act.act];
+        const attributes = {
+          type: "button",
+          class: `act-part ${colour}`,
+          title: story,
+          onclick: () => this.stopAt(act.start),
+        };
+        act.button = element("button", attributes, title);
+        act.button.style.flex = `${act.share} 1 0`;
+        return act.button;
+      }),
+    );
   }
 
   positionOf(tick) {
@@ -80,7 +91,10 @@ class Timeline {
     const act = this.actAt(this.tick);
     const place = this.tick < 0 ? "before the first op" : `op ${this.tick + 1} of ${this.count}`;
     byId("place").textContent = place;
-    byId("scrub").setAttribute("aria-valuetext", act ? `${place}, ${this.titles[act.act].title}` : place);
+    byId("scrub").setAttribute(
+      "aria-valuetext",
+      act ? `${place}, ${this.titles[act.act].title}` : place,
+    );
     for (const each of this.acts) each.button.classList.toggle("on", each === act);
     this.onTick(this.tick);
   }
@@ -111,7 +125,8 @@ class Timeline {
       this.owed += (now - this.before) / 1000 / this.secondsOfTick();
       this.before = now;
       let next = this.tick;
-      while (next < this.count - 1 && this.owed >= this.weightOf(next)) this.owed -= this.weightOf(next++);
+      while (next < this.count - 1 && this.owed >= this.weightOf(next))
+        this.owed -= this.weightOf(next++);
       this.owed = Math.min(this.owed, LONGER); // a slow frame is not made good in a rush
       if (next > this.tick) this.goTo(next);
       if (this.tick >= this.count - 1) this.pause();
@@ -137,6 +152,9 @@ class Timeline {
   showPlaying() {
     const word = this.playing ? "pause" : "play";
     byId("play").setAttribute("aria-label", word);
-    byId("play").replaceChildren(this.playing ? "❚❚" : "▶", element("span", { class: "word" }, ` ${word}`));
+    byId("play").replaceChildren(
+      this.playing ? "❚❚" : "▶",
+      element("span", { class: "word" }, ` ${word}`),
+    );
   }
 }
