@@ -2,35 +2,39 @@
 // In: the flows, which know the pen and the stage, and numbers. Out: pixels on #marks.
 "use strict";
 
+// Where the bars stand: left of the answer's column, and right of the story where there is room.
+function placeOfBars(stage) {
+  const right = Math.min(...stage.answerColumns().map((column) => column.x)) - 96;
+  const length = clamp(right - stage.left - 500, 80, 220);
+  return { right, length, left: right - length - 44 };
+}
+
 // before: the probabilities before the step, as marks; null: the step was not yet made.
 function drawBars(flows, probabilities, loss, before) {
   const { pen, stage } = flows;
   const { step } = stage;
-  const answer = Math.min(...stage.answerColumns().map((column) => column.x));
-  const right = answer - 96;
+  const { right, length, left } = placeOfBars(stage);
   const height = Math.min(16, (stage.answerBottom - 20) / probabilities.length);
-  const length = clamp(right - stage.left - 500, 80, 220); // the story stands on the left
   pen.font = `${clamp(height - 3, 7, 12)}px ${FONT}`;
   pen.textBaseline = "middle";
   probabilities.forEach((probability, label) => {
     const y = 6 + label * height;
-    const x = right - length - 44;
     pen.textAlign = "right";
     pen.fillStyle = plainColour("ink");
     pen.fillText(
       shortened((label === step.target ? "✓ " : "") + showToken(step.labels[label]), 16),
-      x - 6,
+      left - 6,
       y + height / 2,
     );
     pen.fillStyle = plainColour("empty");
-    pen.fillRect(x, y + 2, length, height - 4);
+    pen.fillRect(left, y + 2, length, height - 4);
     pen.fillStyle = plainColour(before ? "change" : "activation");
-    pen.fillRect(x, y + 2, length * probability, height - 4);
+    pen.fillRect(left, y + 2, length * probability, height - 4);
     pen.fillStyle = plainColour("ink");
-    if (before) pen.fillRect(x + length * before[label] - 1, y, 2, height);
+    if (before) pen.fillRect(left + length * before[label] - 1, y, 2, height);
     pen.textAlign = "left";
     pen.fillStyle = plainColour("ink");
-    pen.fillText(probability.toFixed(2), x + length + 6, y + height / 2);
+    pen.fillText(probability.toFixed(2), left + length + 6, y + height / 2);
   });
   pen.font = `600 12px ${FONT}`;
   pen.textAlign = "right";

@@ -20,8 +20,9 @@ function placeColumns(step) {
   const shared = step.wiring === "shared";
   if (shared) columns.push(...vector(null));
   step.tokens.forEach((tokens, text) => {
+    const real = tokens.findLastIndex((each) => each !== "") + 1; // behind it lies padding
     if (!shared) columns.push(...vector(text));
-    columns.push(...token(tokens, text));
+    columns.push(...token(tokens.slice(0, real), text));
   });
   return columns;
 }

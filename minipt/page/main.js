@@ -2,6 +2,7 @@
 // In: the data of the page. Out: a page that answers to pointer and keys.
 "use strict";
 
+const STORY = 440; // pixels: how far the story reaches to the right
 const FOLDING = 220; // milliseconds
 
 const HELP = [
@@ -88,6 +89,7 @@ class Page {
     const act = this.timeline.actAt(tick);
     const about = act && this.titles[act.act];
     const number = act && `${acts.indexOf(act) + 1} of ${acts.length}: ${about.title}`;
+    byId("story").hidden = placeOfBars(this.stage).left < STORY;
     fill(byId("story"), act ? element("b", {}, number) : null, act ? about.story : null);
   }
 

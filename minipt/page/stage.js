@@ -217,8 +217,8 @@ class Stage {
   nameColumns(pen) {
     const lowest = this.strips.find((strip) => strip.zone === "bottom");
     const top = lowest.y + lowest.height + 5;
-    pen.font = `${clamp(this.wide * 0.75, 7, 14)}px ${FONT}`;
     this.columns.forEach((column) => {
+      pen.font = `${clamp(this.wide * (column.vector ? 0.62 : 0.75), 7, 14)}px ${FONT}`;
       pen.fillStyle = plainColour(column.vector ? "muted" : "ink");
       if (column.vector && this.wide >= 12) {
         pen.textAlign = "center";

@@ -19,6 +19,8 @@ pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the path")
 
 LABELS = {"labels": ["a", "b"], "label_words": [" good", " bad"], "template": "{text}\n:"}
+# The first token does not tell " good day" from " good life": the page shows three texts.
+THREE = LABELS | {"labels": ["a", "b", "c"], "label_words": [" good day", " good life", " bad"]}
 TEXT = "the film was good and the people"
 CASES = [("gpt2", "shared"), ("gpt2", "concatenated"), ("llama", "shared"), ("bert", None)]
 RAISED = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
@@ -270,7 +272,7 @@ def test_a_text_is_never_read_as_html(show):
         {"layers": 1},
         {"layers": 30},
         {"steps": 4},
-        {"about": LABELS | {"label_words": [" good day", " bad night"]}, "context": 60},
+        {"about": THREE, "context": 60},
         {"text": "the film was good " * 40},
         {"family": "encoder"},
     ],
@@ -350,3 +352,16 @@ def test_who_cannot_see_the_drawing_is_told(show):
         for control in page.locator("button:visible, select:visible, input:visible").all():
             name = control.get_attribute("aria-label") or control.inner_text()
             assert name.strip()
+
+
+def test_texts_stand_side_by_side_and_the_prompt_once(show):
+    of = xray_of(about=THREE, context=60)
+    with show(of) as page:
+        vectors = page.evaluate("page.stage.columns.filter(({vector}) => vector).length")
+        texts = page.evaluate("new Set(page.stage.columns.map(({text}) => text)).size")
+        assert vectors == 3 and texts == 1 + 3
+        open_array(page, "text.h0.attn.weights")
+        page.get_by_role("button", name="text: b").click()
+        assert page.locator(".heatmap").count() == 2
+    with show(xray_of(about=THREE, wiring="concatenated", context=60)) as page:
+        assert page.evaluate("page.stage.columns.filter(({vector}) => vector).length") == 3 * 3
