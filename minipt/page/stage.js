@@ -4,7 +4,7 @@
 // tick writes a few pixels and copies one image for each layer.
 "use strict";
 
-const LEFT = 100; // room for the names of strips
+const LEFT = 112; // room for the names of strips
 
 class Stage {
   constructor(step, snapshot) {

@@ -151,6 +151,7 @@ class Timeline {
 
   showPlaying() {
     const word = this.playing ? "pause" : "play";
+    byId("sentence").setAttribute("aria-live", this.playing ? "off" : "polite");
     byId("play").setAttribute("aria-label", word);
     byId("play").replaceChildren(
       this.playing ? "❚❚" : "▶",

@@ -254,12 +254,13 @@ def test_the_opened_arithmetic_adds_up_to_the_number(show, family):
 
 def test_a_text_is_never_read_as_html(show):
     bad = "<script>alert(1)</script>"
-    about = LABELS | {"labels": [bad, "<img src=x onerror=alert(2)>"]}
+    about = LABELS | {"labels": [bad, "<img/src='x'/onerror=alert(2)>"]}
     with show(xray_of(text=bad, about=about, context=99)) as page:
         assert bad in page.inner_text("#question")
         page.keyboard.press("b")
         assert bad in page.inner_text("#sheet").replace("·", " ")
         assert page.locator("img").count() == 0
+        assert "<img" in page.inner_text("#sheet")
         page.keyboard.press("Escape")
         page.keyboard.press("End")
 
@@ -352,6 +353,18 @@ def test_who_cannot_see_the_drawing_is_told(show):
         for control in page.locator("button:visible, select:visible, input:visible").all():
             name = control.get_attribute("aria-label") or control.inner_text()
             assert name.strip()
+
+
+def test_a_heat_map_is_read_with_the_keys(show):
+    of = xray_of()
+    with show(of) as page:
+        open_array(page, "prompt.vectors")
+        page.locator(".heatmap canvas").nth(1).focus()
+        for key in ("ArrowRight", "ArrowDown", "ArrowRight"):
+            page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        gradient = of.trace.grad("prompt.vectors")[1, 1]
+        assert number(page.inner_text(".number .total")) == pytest.approx(gradient, rel=1e-3)
 
 
 def test_texts_stand_side_by_side_and_the_prompt_once(show):
