@@ -1,6 +1,6 @@
 """All that a page shows, as JSON and a buffer of numbers.
 
-In: `Steps`. Out: what `page.js` reads; `README.md` describes it.
+In: `Steps`. Out: what the scripts of the page read; `README.md` describes it.
 """
 
 import json
@@ -17,32 +17,13 @@ from minipt.page.steps import Step, Steps
 from minipt.results.neighbours import nearest, spell
 from minipt.results.tables import shorten
 
-VERSION = 1
 NEAREST = 3
 START = 0.85  # the share of a page's data that heat maps may take at first
 CAVEAT = (
     "A vector is no word. The words nearest to it mislead: they often stay the same while the "
     "prompt learns, and a prompt whose words look sensible need not work."
 )
-ACTS = {
-    "shared": (
-        "the prompt goes forward",
-        "the text goes forward",
-        "the loss",
-        "the text goes back",
-        "the prompt goes back",
-        "the optimizer's step",
-    ),
-    "concatenated": (
-        "the prompt's vectors",
-        "prompt and text go forward",
-        "the loss",
-        "prompt and text go back",
-        "the gradient arrives",
-        "the optimizer's step",
-    ),
-}
-OPTIMIZERS = {
+UPDATES = {
     "adam": (
         "vector -= rate · mean / (√square + ε)",
         "Adam moves every number by about the rate, against the sign of its gradient.",
@@ -76,30 +57,22 @@ def _record(of: Steps, snapshots: list[Snapshot], room: float, numbers: Numbers)
     described = [snapshot.describe(rows, share, numbers) for snapshot in snapshots]
     first, last = of.steps[0], of.steps[-1]
     return {
-        "version": VERSION,
         "title": shorten(subject.text, 70),
         "text": subject.text,
         "base": _base(of),
         "wiring": subject.wiring,
         "labels": subject.labels,
         "target": subject.target,
-        "chosen": subject.chosen,
         "vectors": len(first.before),
         "vector_names": [f"vector {p}" for p in range(len(first.before))],
         "tokens": _tokens(of),
         "text_names": subject.labels if len(subject.batch.ids) > 1 else [""],
-        "cut": subject.cut,
-        "answer_rows": Map(subject).answer_rows.tolist(),
-        "letters": _letters(of),
-        "acts": ACTS[subject.wiring],
+        "answer_rows": Map(subject).counted_rows(),
         "ops": [asdict(row) for row in rows.values()],
         "snapshots": described,
         "steps": [_step(of, n, step, chosen) for n, step in enumerate(of.steps)],
         "optimizer": _optimizer(of),
-        "change": {
-            "first": numbers.heat_map(first.after - first.before),
-            "all": numbers.heat_map(last.after - first.before),
-        },
+        "change": {"all": numbers.heat_map(last.after - first.before)},
         "answers": {
             name.replace(" ", "_"): each.tolist() for name, each in of.probabilities.items()
         },
@@ -109,32 +82,10 @@ def _record(of: Steps, snapshots: list[Snapshot], room: float, numbers: Numbers)
 
 
 def _base(of: Steps) -> dict:
-    base, config = of.subject.base, of.subject.base.config
-    family = "bert" if not config.norm_first else "llama" if config.norm == "rms" else "gpt2"
-    fields = ("layers", "channels", "heads", "hidden", "vocabulary", "context", "head", "norm")
-    sizes = {name: getattr(config, name) for name in fields}
-    shared = {"key_value_heads": config.key_value_heads or config.heads}
-    return {"name": base.name, "family": family, "parameters": base.size} | sizes | shared
-
-
-def _letters(of: Steps) -> dict[str, int]:
-    subject, config = of.subject, of.subject.base.config
-    layout = Map(subject)
-    return {
-        "B": layout.B,
-        "P": layout.P,
-        "T": layout.T,
-        "P+T": layout.P + layout.T,
-        "R": layout.answer_rows.shape[1],
-        "C": config.channels,
-        "H": config.heads,
-        "Hkv": config.key_value_heads or config.heads,
-        "D": config.channels // config.heads,
-        "F": config.hidden,
-        "L": config.layers,
-        "K": len(subject.labels),
-        "V": config.vocabulary,
-    }
+    base = of.subject.base
+    fields = ("layers", "channels", "heads", "hidden", "context", "head", "norm")
+    sizes = {name: getattr(base.config, name) for name in fields}
+    return {"name": base.name, "parameters": base.size} | sizes
 
 
 def _tokens(of: Steps) -> list[list[str]]:
@@ -169,11 +120,9 @@ def _step(of: Steps, n: int, step: Step, chosen: list[int]) -> dict:
 
 def _optimizer(of: Steps) -> dict:
     settings = of.subject.settings
-    formula, sentence = OPTIMIZERS[settings.optimizer]
+    formula, sentence = UPDATES[settings.optimizer]
     return {
         "name": settings.optimizer,
-        "learning_rate": settings.learning_rate,
-        "warmup": settings.warmup,
         "clip": settings.clip,
         "formula": formula,
         "sentence": sentence,
@@ -211,7 +160,7 @@ def _said(of: Steps, snapshots: list[Snapshot]) -> list[str]:
             "attention of all. Of the other arrays the page has one size a row."
         )
     summed = {
-        name.rpartition(".h")[2].partition(".")[2]
+        place_of(name).ending
         for each in snapshots
         for name in each.names
         if name not in each.whole and _is_near(name, layers)

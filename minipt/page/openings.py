@@ -12,6 +12,7 @@ from minipt.page.numbers import Numbers
 from minipt.page.places import Map, place_of
 from minipt.page.sources import Sources
 from minipt.page.steps import Subject
+from minipt.transformer.model import embed_vectors
 from minipt.transformer.trace import Trace
 
 TERMS = 8  # of a linear map's sum; the rest is one number
@@ -99,61 +100,41 @@ class Openings:
 
     def _input_row(self, name: str, before: str, row: int) -> np.ndarray:
         """The row (C,) of the array `before` that became this row of the array `name`."""
-        x = self.trace[before]
-        index = self._input_index(name, before, row)
-        row = x[tuple(index)]
-        if before == "prompt.vectors" and "position.table" in self.params:
-            row = row + self.params["position.table"][index[-1]]
-        if before == "prompt.vectors" and "segment.table" in self.params:
-            row = row + self.params["segment.table"][0]
-        return row
-
-    def _input_index(self, name: str, before: str, row: int) -> list[int]:
-        """Where this row stands in the array that it was made from."""
         mine, theirs = (self.map.rows(place_of(each)) for each in (name, before))
-        if mine is not None and theirs is not None:
-            row = int((theirs[0] == mine[0][row]).nonzero()[0][0])
-        elif theirs is not None:  # an answer, from the row that is read out
-            row = int(self.map.batch.counted[0].nonzero()[0][row])
-        return [row] if before == "prompt.vectors" or theirs is None else [0, row]
+        if theirs is None:
+            return self.trace[before][row]
+        if mine is None:  # an answer, from a row that is read out
+            at = int(self.map.batch.counted[0].nonzero()[0][row])
+        else:
+            at = int((theirs[0] == mine[0][row]).nonzero()[0][0])
+        if before == "prompt.vectors":
+            return embed_vectors(self.subject.base, self.trace[before])[at]
+        return self.trace[before][0, at]
 
     def _linear(self, name: str) -> None:
-        place = place_of(name)
         (before,) = self.sources.made_from(name)
-        at = name.partition(".")[2]
+        at, y = name.partition(".")[2], self.trace[name]
+        about = {"from": before, "weight": f"{at}.weight"}
         weight, bias = self.params[f"{at}.weight"], self.params.get(f"{at}.bias")
-        y = self.trace[name]
-        factor = self._channels_a_head() ** -0.5 if place.ending == "attn.query" else 1.0
-        by_head = y.ndim == 4
+        D = self.config.channels // self.config.heads
+        factor = D**-0.5 if name.endswith("attn.query") else 1.0
         for row in self._rows(name):
-            flat = y[0, :, row].ravel() if by_head else y[0, row] if y.ndim == 3 else y[row]
-            x, from_index = self._linear_input(name, before, row)
-            for j in np.argsort(-np.abs(flat), kind="stable")[:CELLS]:
+            # Of heads (H, D) side by side, channel j is head j // D.
+            flat = y[0, :, row].ravel() if y.ndim == 4 else y[0, row] if y.ndim == 3 else y[row]
+            x = self._linear_input(name, before, row)
+            for j in _largest(flat, CELLS):
                 terms = x * weight[:, j]
-                top = np.argsort(-np.abs(terms), kind="stable")[:TERMS]
+                top = _largest(terms, TERMS)
                 rest = np.delete(terms, top).sum(dtype=np.float64)
                 last = [rest, 0.0 if bias is None else bias[j], factor]
-                index = [*divmod(int(j), self._channels_a_head())] if by_head else [int(j)]
-                index = [index[0], row, index[1]] if by_head else [row, *index]
-                self._add(
-                    "linear",
-                    name,
-                    index if y.ndim == 2 else [0, *index],
-                    np.concatenate([x[top], weight[top, j], last]),
-                    terms=top.tolist(),
-                    **{"from": before, "from_index": from_index, "weight": f"{at}.weight"},
-                )
+                numbers = np.concatenate([x[top], weight[top, j], last])
+                index = {2: [row, j], 3: [0, row, j], 4: [0, j // D, row, j % D]}[y.ndim]
+                self._add("linear", name, index, numbers, terms=top, **about)
 
-    def _linear_input(self, name: str, before: str, row: int) -> tuple[np.ndarray, list[int]]:
-        """The row (I,) that the map reads, and where it stands."""
+    def _linear_input(self, name: str, before: str, row: int) -> np.ndarray:
+        """The row (I,) that the map reads."""
         x = self.trace[before]
-        if x.ndim == 4:  # heads side by side
-            return x[0, :, row].ravel(), [0, row]
-        index = self._input_index(name, before, row)
-        return self._input_row(name, before, row), index
-
-    def _channels_a_head(self) -> int:
-        return self.config.channels // self.config.heads
+        return x[0, :, row].ravel() if x.ndim == 4 else self._input_row(name, before, row)
 
     def _loss(self) -> None:
         subject = self.subject
@@ -169,5 +150,10 @@ class Openings:
             if ways.size <= MOST_WAYS:
                 self._add("ways", "prompt.vectors", [p], ways[:, :, p])
                 continue
-            for c in np.argsort(-np.abs(gradient[p]), kind="stable")[:COORDINATES]:
-                self._add("ways", "prompt.vectors", [p, int(c)], ways[:, :, p, c])
+            for c in _largest(gradient[p], COORDINATES):
+                self._add("ways", "prompt.vectors", [p, c], ways[:, :, p, c])
+
+
+def _largest(values: np.ndarray, count: int) -> list[int]:
+    """Where the numbers of the largest absolute values stand, the largest first."""
+    return np.argsort(-np.abs(values), kind="stable")[:count].tolist()

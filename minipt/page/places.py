@@ -12,7 +12,7 @@ import numpy as np
 from minipt.page.steps import Subject
 from minipt.prompting.readout import rows_to_read
 
-# These arrays of a layer have all rows; the others have those that go on, its queries.
+# In the last layer these have all rows; the others have those that are read out.
 OF_ALL_ROWS = ("attn.key", "attn.value")
 HEADS = ("attn.key", "attn.value", "attn.query", "attn.context")
 SCORES = ("attn.scores", "attn.weights")
@@ -51,20 +51,30 @@ class Map:
             return np.arange(self.P)[None]
         if place.ending in OF_ANSWERS or place.ending.startswith("head."):
             return None
-        outer = place.layer is None
-        goes_on = place.ending.partition(".")[0] == "final" if outer else self._goes_on(place)
         if place.stream == "prompt":
-            return np.arange(0 if goes_on else self.P)[None]
-        if goes_on:
+            return np.arange(0 if self._goes_on(place) else self.P)[None]
+        if self._goes_on(place):
             return self.answer_rows
         start = self.P if self.shared else 0
         return np.arange(start, self.P + self.T)[None].repeat(self.B, axis=0)
 
+    def counted_rows(self) -> list[list[int]]:
+        """Of each text the numbers of the rows that its answers are made from, in their order."""
+        if self.config.head is None:  # one answer, from the mean of all rows
+            return self.answer_rows.tolist()
+        pairs = zip(self.answer_rows, self.batch.counted, strict=True)
+        return [rows[counted].tolist() for rows, counted in pairs]
+
     def _goes_on(self, place: Place) -> bool:
-        """Whether this array of a layer has only the rows that the last layer goes on with."""
-        all_rows = (*OF_ALL_ROWS, "ln1") if self.config.norm_first else OF_ALL_ROWS
-        known = place.ending in all_rows or f"{place.ending.partition('.')[0]}" in all_rows
-        return place.layer == self.config.layers - 1 and not known
+        """Whether this array has only the rows that are read out: in the last layer and behind it.
+
+        Keys and values, and what they are made from, have all rows in the last layer too.
+        """
+        part = place.ending.partition(".")[0]
+        if place.layer is None:
+            return part == "final"
+        all_rows = place.ending in OF_ALL_ROWS or (part == "ln1" and self.config.norm_first)
+        return place.layer == self.config.layers - 1 and not all_rows
 
     def columns(self, place: Place) -> np.ndarray | None:
         """The numbers of the rows that attention reads (S,), None for other arrays."""
@@ -72,19 +82,11 @@ class Map:
             return None
         return np.arange(self.P if place.stream == "prompt" else self.P + self.T)
 
-    def padding(self, place: Place) -> np.ndarray:
-        """How many of the last rows of each text are padding. (B,)"""
-        rows = self.rows(place)
-        ends = self.P + self.batch.lengths  # (B,)
-        return (rows >= ends[:, None]).sum(1) if len(rows) == self.B else np.zeros(1, int)
-
     def axes(self, place: Place) -> list[str]:
         """What each axis of an array is."""
         if place.ending == "vectors":
             return ["vector", "channel"]
-        if place.ending in ("logits", "probabilities"):
-            return ["answer", "choice"]
-        if place.ending == "scores":
+        if place.ending in ("logits", "probabilities", "scores"):
             return ["answer", "choice"]
         if place.ending == "loss":
             return ["answer"]
@@ -102,9 +104,7 @@ class Map:
         letters = {"answer": "N", "choice": "K", "head": "H", "key_head": "Hkv", "text": "B"}
         letters |= {"channel": "C", "head_channel": "D", "inner": "F", "one": "1", "vector": "P"}
         rows = "P" if place.stream == "prompt" else "T" if self.shared else "P+T"
-        if place.layer == self.config.layers - 1 and self._goes_on(place):
-            rows = "R"
-        if place.ending.partition(".")[0] == "final":
+        if self.rows(place) is not None and self._goes_on(place):
             rows = "R"
         columns = "P" if place.stream == "prompt" else "P+T"
         return [(letters | {"row": rows, "column": columns})[axis] for axis in axes]

@@ -9,12 +9,10 @@ from minipt.page.fitting import fitting
 from minipt.page.numbers import Numbers
 from minipt.page.openings import Openings
 from minipt.page.operations import Operation
-from minipt.page.places import OF_ANSWERS, Map, Place, place_of
-from minipt.page.sources import Sources
+from minipt.page.places import Map, Place, place_of
+from minipt.page.sources import Reference, Sources
 from minipt.page.steps import Steps
 from minipt.page.ways import from_text, gradient_by_way
-
-PROMPT_FORWARD, TEXT_FORWARD, LOSS, TEXT_BACK, PROMPT_BACK, OPTIMIZER = range(6)
 
 
 class Snapshot:
@@ -34,9 +32,6 @@ class Snapshot:
     def describe(self, table: dict[str, Operation], room: float, numbers: Numbers) -> dict:
         """All of it for JSON. table: as `operations` gives it. room: as in `fitting`."""
         self.numbers, self.whole = numbers, fitting(self.map, self.trace, room)
-        norms = [
-            [np.linalg.norm(each[kind], axis=(0, 2)) for each in self.asked] for kind in (0, 1)
-        ]
         goes_into = self._goes_into()
         return {
             "step": self.number,
@@ -46,7 +41,6 @@ class Snapshot:
             "openings": self._openings(),
             "crossings": self._crossings(),
             "ways": numbers.floats(np.linalg.norm(self.ways, axis=3)),
-            "returned": numbers.floats(np.array(norms)),  # (2, L, P)
         }
 
     def _openings(self) -> list[dict]:
@@ -75,10 +69,7 @@ class Snapshot:
             "axes": axes,
             "rows": None if rows is None else rows.tolist(),
             "columns": None if columns is None else columns.tolist(),
-            "padding": None if rows is None else self.map.padding(place).tolist(),
-            "size": _mean_size(array),
-            "gradient_size": None if gradient is None else _mean_size(gradient),
-            "sizes": self.numbers.floats(_by_row(array, axes)),
+            "sizes": self._sizes(array, axes),
             "gradient_sizes": None if gradient is None else self._sizes(gradient, axes),
             "change_sizes": self._sizes(_change(array, self.then[name]), axes),
             "prompt_share": self._prompt_share(place, array),
@@ -110,32 +101,23 @@ class Snapshot:
         return readers
 
     def _ticks(self) -> list[dict]:
-        """The timeline: each op in the order of the trace, then each gradient in its order."""
-        ticks = []
-        for name in self.names:
-            reads = [[self.index[each], False] for each in self.sources.made_from(name)]
-            ticks.append(self._tick(name, False, reads))
-        for name in self.gradients:
-            made_from = self.sources.gradient_made_from(name)
-            reads = [[self.index[each], gradient] for each, gradient in made_from]
-            tick = self._tick(name, True, reads)
-            place = place_of(name)
-            if place.ending == "attn.scores" and place.stream == "text" and self.map.shared:
-                kept = (f"prompt.h{place.layer}.attn.{each}" for each in ("key", "value"))
-                tick["writes_back"] = [self.index[each] for each in kept]
-            ticks.append(tick)
-        last = {"act": OPTIMIZER, "array": 0, "backward": False, "step": True}
-        return [*ticks, last | {"reads": [[0, True]]}]
+        """The timeline: each op in the order of the trace, then each gradient in its order.
 
-    def _tick(self, name: str, backward: bool, reads: list) -> dict:
-        place = place_of(name)
-        if place.stream == "prompt":
-            act = PROMPT_BACK if backward else PROMPT_FORWARD
-        elif backward:
-            act = TEXT_BACK
-        else:
-            act = LOSS if place.ending in OF_ANSWERS else TEXT_FORWARD
-        return {"act": act, "array": self.index[name], "backward": backward, "reads": reads}
+        The last tick is the optimizer's step, which changes the vectors.
+        """
+        forward = [
+            self._tick(name, False, [(each, False) for each in self.sources.made_from(name)])
+            for name in self.names
+        ]
+        backward = [
+            self._tick(name, True, self.sources.gradient_made_from(name)) for name in self.gradients
+        ]
+        step = self._tick("prompt.vectors", False, [("prompt.vectors", True)])
+        return [*forward, *backward, step | {"step": True}]
+
+    def _tick(self, name: str, backward: bool, reads: list[Reference]) -> dict:
+        places = [[self.index[each], gradient] for each, gradient in reads]
+        return {"array": self.index[name], "backward": backward, "reads": places}
 
     def _crossings(self) -> list[dict]:
         """Of each layer: who reads the prompt, and what its keys and values get back."""
@@ -174,8 +156,3 @@ def _change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     masked = ~np.isfinite(before) | ~np.isfinite(after)
     with np.errstate(invalid="ignore"):
         return np.where(masked, 0.0, after - before)
-
-
-def _mean_size(array: np.ndarray) -> float:
-    finite = array[np.isfinite(array)]
-    return float(np.abs(finite).mean(dtype=np.float64)) if finite.size else 0.0

@@ -1,5 +1,8 @@
 """What a page holds: every reference leads somewhere, every opened number adds up."""
 
+import re
+from importlib import resources
+
 import numpy as np
 import pytest
 from helpers.bases import FAMILIES, LLAMA, base_that_reads, random_base, random_prompt
@@ -82,13 +85,10 @@ def test_the_ticks_are_the_trace_forward_then_backward(family, wiring):
     backward = [(name, True) for name in of.trace.gradients if of.trace[name].size]
     assert told == [*forward, *backward, ("prompt.vectors", False)]
     assert ticks[-1]["step"]
-    acts = [tick["act"] for tick in ticks]
-    assert acts == sorted(acts)
     written = set()
     for tick in ticks:  # nothing is read before it is written
         assert {tuple(read) for read in tick["reads"]} <= written, told[len(written)]
         written.add((tick["array"], tick["backward"]))
-        written |= {(index, True) for index in tick.get("writes_back", ())}
 
 
 def test_in_the_shared_wiring_text_and_prompt_meet_at_keys_and_values():
@@ -149,16 +149,6 @@ def test_every_opened_number_adds_up(family, wiring):
         told = opened(kind, page.floats(opening["numbers"]), opening | {"layers": 2})
         expected = np.float64(held[tuple(opening["index"])])
         np.testing.assert_allclose(told, expected, 1e-4, 1e-6, err_msg=array["name"])
-        if kind == "linear":
-            x = of.trace[snapshot["arrays"][opening["from"]]["name"]]
-            b, r = opening["from_index"] if len(opening["from_index"]) == 2 else (0, None)
-            if x.ndim == 4:
-                terms = x[b, :, r].ravel()[opening["terms"]]
-            else:
-                terms = x[tuple(opening["from_index"])][opening["terms"]]
-            np.testing.assert_array_equal(
-                page.floats(opening["numbers"])[: len(terms)], terms.astype(np.float32)
-            )
     assert kinds == {"softmax", "softmax_dx", "norm", "linear", "loss", "ways"}
 
 
@@ -166,6 +156,9 @@ def test_labels_of_several_tokens_open_their_loss():
     about = LABELS | {"label_words": [" a film", " a long night"]}
     of = xray_of("gpt2", about=about)
     page = page_of(of)
+    rows = page.step["answer_rows"]
+    assert [len(each) for each in rows] == of.subject.batch.counted.sum(1).tolist()
+    assert [each[-1] for each in rows] == (3 + of.subject.batch.lengths - 1).tolist()
     (snapshot,) = page.step["snapshots"]
     (opening,) = (each for each in snapshot["openings"] if each["kind"] == "loss")
     assert opened("loss", page.floats(opening["numbers"]), opening) == pytest.approx(of.loss, 1e-5)
@@ -179,14 +172,13 @@ def test_all_that_came_by_each_way_is_there():
     page = page_of(of)
     (snapshot,) = page.step["snapshots"]
     assert page.floats(snapshot["ways"]).shape == (2 * 2 * 3,)
-    returned = page.floats(snapshot["returned"]).reshape(2, 2, 3)
     for layer, crossing in enumerate(snapshot["crossings"]):
         assert min(crossing["rows"]) >= 3
         shown = page.heat_map(crossing["weights"], [len(crossing["rows"]), 3])
         weights = of.trace[f"text.h{layer}.attn.weights"][0].mean(0)[:, :3]
         np.testing.assert_allclose(shown, weights[-len(shown) :], atol=0.01)
         assert (page.floats(crossing["key_sizes"]) > 0).all()
-        assert (returned[:, layer] > 0).all()
+        assert (page.floats(crossing["value_sizes"]) > 0).all()
 
 
 def test_several_steps():
@@ -206,13 +198,26 @@ def test_several_steps():
     np.testing.assert_allclose(step["steps"][0]["moved"], step["steps"][0]["distance"])
 
 
+def test_every_key_of_the_data_is_read_by_a_script():
+    of = xray_of("gpt2", about=LABELS | {"label_words": [" a film", " a long night"]}, steps=2)
+    folder = resources.files("minipt.page")
+    scripts = [file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".js")]
+    words = set(re.findall(r"\w+", "".join(scripts)))
+
+    def keys(part):
+        if isinstance(part, dict):
+            return set(part).union(*map(keys, part.values()))
+        return set().union(*map(keys, part)) if isinstance(part, list) else set()
+
+    assert keys(page_of(of).step) - words == set()
+
+
 def test_a_text_of_one_token_and_a_text_that_is_cut():
     about = LABELS | {"template": "{text}"}
     one = page_of(xray_of("gpt2", text="f", about=about, label=None))
     assert one.step["tokens"] == [["f"]]
-    assert one.step["chosen"]
+    assert "No label was given" in one.step["said"][0]
     cut = page_of(xray_of("gpt2", text=TEXT * 9))
-    assert cut.step["cut"]
     assert "lost its beginning" in cut.step["said"][0]
     assert len(cut.step["tokens"][0]) == 40 - 3
 
