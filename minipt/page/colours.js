@@ -2,8 +2,8 @@
 // In: the variables of page.css, so that light, dark and print each have their own.
 // Out: `palette`, with a scale from pale to full for each quantity, and one for signed numbers.
 //
-// Blue, orange and purple stay apart for all common kinds of colour blindness.
-// In a heat map a negative number has a second colour: purple beside blue, green beside orange.
+// Blue, orange and green stay apart in all common kinds of colour blindness, as do the two colours of
+// a heat map: blue with brown, orange with teal, green with violet.
 "use strict";
 
 const STEPS = 64; // colours of a scale

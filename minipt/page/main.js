@@ -75,6 +75,7 @@ class Page {
   }
 
   show(tick) {
+    if (this.sheet.isOpen) this.sheet.close();
     this.follow(tick);
     this.stage.goTo(tick);
     this.flows.draw();
@@ -313,7 +314,7 @@ function notesOf(step) {
   return [
     "A column of the stage is a row of the model: a prompt vector or a token. A strip is an array. Layers go up.",
     "The colour of a cell is the mean size of the array's row. All layers of a kind share one scale.",
-    "As played: blue once a cell is computed, orange once its gradient is, purple what the step changed.",
+    "As played: blue once a cell is computed, orange once its gradient is, green what the step changed.",
     "The strip “weights” shows which part of a row's attention goes to the prompt's vectors.",
     step.wiring === "shared"
       ? "The arrows between the blocks: to the right, the text has read the layer's keys and values; to the left, their gradient came back. Squares at keys and values: that gradient, waiting for the prompt's way back."

@@ -29,10 +29,11 @@ class Sheet {
   }
 
   close() {
+    const inside = this.element.contains(document.activeElement);
     this.element.hidden = true;
     this.element.replaceChildren();
     this.array = null;
-    this.before?.focus?.({ preventScroll: true });
+    if (inside) this.before?.focus?.({ preventScroll: true });
     this.onClose();
   }
 
