@@ -175,10 +175,16 @@ function columnsOfArray(array, step, columns) {
 
 // Text and global row of each entry of `sizes`; text null: the row belongs to all texts.
 function rowsOfArray(array, step) {
-  if (array.axes.includes("answer")) {
-    return step.answer_rows.flatMap((rows, text) => rows.map((row) => [text, row]));
-  }
+  if (array.axes.includes("answer")) return placesOfAnswers(array.shape[0], step.answer_rows);
   if (array.rows === null) return [];
   const all = array.stream === "prompt";
   return array.rows.flatMap((rows, text) => rows.map((row) => [all ? null : text, row]));
+}
+
+// Each answer stands at the row that it is read from. Where a text has one answer from several
+// rows, it stands at the last of them.
+function placesOfAnswers(count, answerRows) {
+  const all = answerRows.flatMap((rows, text) => rows.map((row) => [text, row]));
+  if (all.length === count) return all;
+  return answerRows.slice(0, count).map((rows, text) => [text, rows.at(-1)]);
 }

@@ -234,11 +234,11 @@ class Stage {
     });
   }
 
+  // The columns that have an answer above them.
   answerColumns() {
-    const rows = this.step.answer_rows.flatMap((own, text) => own.map((row) => [text, row]));
-    return rows.map(([text, row]) =>
-      this.columns.find((each) => each.row === row && (each.text ?? text) === text),
-    );
+    const top = this.strips.filter((strip) => strip.zone === "top");
+    const places = top.flatMap(({ arrays }) => arrays.flatMap((array) => array.places.flat()));
+    return places.map((column) => this.columns[column]);
   }
 
   // The array and the entry of its sizes under a point of the canvas.
