@@ -110,11 +110,18 @@ def test_every_array_has_a_row_in_the_table(family, wiring, layers):
 @pytest.mark.parametrize(("family", "wiring", "layers"), CASES)
 def test_the_axes_of_every_array_are_known(family, wiring, layers):
     of = steps_of(family, wiring, layers)
-    layout = Map(of.subject)
+    layout, config = Map(of.subject), of.subject.base.config
+    sizes = {"N": 1, "B": 1, "K": 2, "1": 1, "P": layout.P, "T": layout.T, "H": config.heads}
+    sizes |= {"P+T": layout.P + layout.T, "C": config.channels, "F": config.hidden}
+    sizes |= {"D": config.channels // config.heads, "R": layout.answer_rows.shape[1]}
+    sizes |= {"Hkv": config.key_value_heads or config.heads}
     for name, array in of.trace.activations.items():
         place = place_of(name)
         axes = layout.axes(place)
-        assert len(axes) == array.ndim == len(layout.letters(place, axes))
+        assert len(axes) == array.ndim
+        if array.size:
+            letters = layout.letters(place, axes)
+            assert tuple(sizes[letter] for letter in letters) == array.shape, name
         rows, columns = layout.rows(place), layout.columns(place)
         if rows is not None:
             assert rows.shape[1] == array.shape[[a in ("row", "vector") for a in axes].index(True)]
