@@ -83,6 +83,8 @@ class Replay(Tape):
     last: the layer that is taken for the last, so that it has no queries.
     """
 
+    is_watched = True  # so that attention keeps its weights, as in the trace
+
     def __init__(self, subject: Subject, trace: Trace, last: int) -> None:
         super().__init__()
         self.subject, self.trace, self.last = subject, trace, last

@@ -16,9 +16,9 @@ CASES = [
 ]
 
 
-def steps_of(family, wiring, layers, dtype, words=(" good", " bad")):
-    base = base_that_reads(family, layers=layers).astype(dtype)
-    prompt = random_prompt(base, 3)
+def steps_of(family, wiring, layers, dtype, words=(" good", " bad"), P=3):
+    base = base_that_reads(family, layers=layers, context=120).astype(dtype)
+    prompt = random_prompt(base, P)
     prompt.about |= {"labels": ["a", "b"], "label_words": list(words), "template": "{text}\n:"}
     return take_steps(base, prompt, "the film was kind", "a", 1, wiring)
 
@@ -34,6 +34,13 @@ def test_the_parts_sum_to_the_gradient(family, wiring, layers, dtype, largest):
     error = np.abs(parts.sum((0, 1)) - of.gradient).max()
     assert error <= largest * np.abs(of.gradient).max()
     assert (np.abs(parts).max((2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_of_as_many_vectors_as_a_long_text_has_tokens(family):
+    of = steps_of(family, None, 2, np.float64, P=80)
+    parts = gradient_by_way(of.subject, of.trace)
+    np.testing.assert_allclose(parts.sum((0, 1)), of.gradient, 1e-9, 1e-13)
 
 
 def test_the_parts_of_both_wirings_are_equal():
