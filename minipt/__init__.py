@@ -12,12 +12,15 @@ goes out and in what order to read its files.
     learning     the loop, and what is measured
     loading      weights of other people
     results      what a run becomes
+    page         a training step as a page to click through
     rivals       what one would try instead
     studies      whether it works
     commands     the command line
 
 `errors` serves all.
 """
+
+import importlib
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate, predict
@@ -53,4 +56,18 @@ __all__ = [
     "loss_and_gradient",
     "predict",
     "tune",
+    "xray",
 ]
+# Public names that few need: they are imported when first asked for.
+LAZY = {"xray": "minipt.page.xray"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | LAZY)

@@ -1,4 +1,4 @@
-"""The command `xray`: one training step on one text, with every array of it.
+"""The command `xray`: training steps on one text, with every array of them.
 
 In: a text, and a run or a task. Out: a table or JSON, and where it is asked for a page.
 """
@@ -6,8 +6,6 @@ In: a text, and a run or a task. Out: a table or JSON, and where it is asked for
 import argparse
 import sys
 from pathlib import Path
-
-import numpy as np
 
 from minipt.commands.answer import refuse_without_labels
 from minipt.commands.arguments import (
@@ -19,45 +17,41 @@ from minipt.commands.arguments import (
     print_result,
     readable,
 )
-from minipt.errors import MiniptError
 from minipt.learning.settings import Settings
 from minipt.loading.load import NAMES, load_base
+from minipt.page.summary import describe, tell
+from minipt.page.xray import check_ending, for_task, xray
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import init_prompt
-from minipt.results.store import check_page, save_page
-from minipt.results.xray import describe, page, take_step, tell_step
 from minipt.transformer.base import Base
 
 
 @command(
-    '"free entry, text WIN" --label spam --save page.png',
+    '"free entry, text WIN" --label spam --save page.html',
     argument("text", metavar="TEXT"),
     argument("--run", "begin with this run's prompt (default: with a fresh one)", type=Path),
     argument("--task", "without --run: whose labels to use (default: as for tune)"),
     base_argument(None, f"{NAMES[0]}, or with --run the one that its prompt was made for"),
     argument("--label", "the right answer (default: the one that the prompt finds least likely)"),
-    argument("--save", "draw the step on one page", type=Path, metavar="PAGE.png"),
+    argument("--steps", "how many steps to take, 1 to 20", type=int, default=1),
+    argument(
+        "--save",
+        "write a page to click through (.html) or a picture of the first step (.png)",
+        type=Path,
+        metavar="PAGE.html",
+    ),
 )
 def xray_command(args: argparse.Namespace) -> None:
-    """Take one training step and show every activation and gradient of it."""
-    check_page(args.save)
+    """Take a training step on one text and show every activation and gradient of it."""
+    check_ending(args.save)
     base, prompt = _choose_prompt(args)
-    about = prompt.about
-    labels = about["labels"]
-    if args.label is not None and args.label not in labels:
-        raise MiniptError(f"there is no label {args.label!r}: choose one of {', '.join(labels)}")
-    target = None if args.label is None else labels.index(args.label)
-    text = readable(args.text)
-    step = take_step(base, prompt, about["template"], about["label_words"], text, target)
-    if not np.isfinite(step.probabilities["before"]).all():
-        prompts_name = args.run or "a fresh prompt"
-        raise MiniptError(f"with {prompts_name} the answer is not a finite number: tune again")
-    if step.cut:
+    step = xray(base, prompt, readable(args.text), args.label, args.steps)
+    if step.subject.cut:
         print("the text is too long for the base and lost its beginning", file=sys.stderr)
     if args.save:
-        save_page(page(step, labels, text), args.save)
+        step.save(args.save)
         print(f"the page is in {args.save}", file=sys.stderr)
-    print_result(args, describe(step, labels, text), tell_step(step, labels))
+    print_result(args, describe(step), tell(step))
 
 
 def _choose_prompt(args: argparse.Namespace) -> tuple[Base, SoftPrompt]:
@@ -71,9 +65,4 @@ def _choose_prompt(args: argparse.Namespace) -> tuple[Base, SoftPrompt]:
     base = load_base(args.base or NAMES[0])
     task = named_task(args, base)
     prompt = init_prompt(base, Settings.length, Settings.method, Settings.seed)
-    prompt.about |= {
-        "labels": list(task.labels),
-        "label_words": list(task.label_words),
-        "template": task.template,
-    }
-    return base, prompt
+    return base, for_task(prompt, task)

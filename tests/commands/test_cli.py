@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.bases import base_with_tokenizer, write_texts
+from helpers.pages import Page
 from safetensors.numpy import load_file, save_file
 
 from minipt.commands import cli, doctor, tune
@@ -839,6 +840,17 @@ def test_xray(call, finished, here, saved_base):
     assert (here / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_xray_writes_a_page_to_click_through(call, finished, here):
+    status, out, err = call(
+        "xray", "a day", "--run", finished, "--save", "page.html", "--steps", "3", "--label", "bad"
+    )
+    assert (status, err) == (0, "the page is in page.html\n")
+    assert "after step" in out
+    page = Page((here / "page.html").read_text(encoding="utf-8"))
+    assert len(page.step["steps"]) == 3
+    assert page.step["labels"][page.step["target"]] == "bad"
+
+
 def test_xray_says_what_it_cut(call, finished):
     status, out, err = call("xray", "the film was good " * 40, "--run", finished, "--json")
     assert (status, err) == (0, "the text is too long for the base and lost its beginning\n")
@@ -856,6 +868,9 @@ def test_xray_refuses(call, finished, here, saved_base):
         (("--run", finished, "--save", "nowhere/texts.csv/page.png"), 0, ""),
         (("--run", finished, "--save", "texts.csv/page.png"), 1, "cannot be written"),
         (("--run", finished, "--save", "page"), 1, "saved as .png or .pdf or .svg"),
+        (("--run", finished, "--save", "texts.csv/page.html"), 1, "cannot be written"),
+        (("--run", finished, "--steps", "21"), 1, "1 to 20 steps"),
+        (("--run", finished, "--steps", "many"), 2, "invalid int value"),
         (("--run", finished, "--save", "page.xyz"), 1, "saved as .png or .pdf or .svg"),
         (("--run", "nowhere"), 1, "there is no prompt at nowhere"),
         (("--task", "nothing", "--base", saved_base), 1, "there is no task 'nothing'"),

@@ -45,6 +45,7 @@ LINES = (
     "generate prompt good --limit 3 --temperature 1 --top-k 9 --top-p 0.5 --seed 1 --json",
     "predict prompt good bad --base base --json",
     "xray good --run prompt --label good --base base --json",
+    "xray good --run prompt --label good --base base --steps 2 --save page.html",
     f"sweep {CSV} --base base --length 1,2 --steps 1 --batch-size 4 --seeds 1",
     f"read prompt {CSV} --base base",
     RESUME,

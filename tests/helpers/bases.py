@@ -117,13 +117,13 @@ def base_that_reads(family: str, **sizes: int) -> Base:
     tokenizer = small_tokenizer()
     tokenizer.add_special_tokens([MASK, "[CLS]", "[SEP]"])
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    fields = FAMILIES[family] | sizes
+    fields = {"context": 40} | FAMILIES[family] | sizes
     if not fields.get("causal", True):
         tokenizer.post_processor = processors.TemplateProcessing(
             "[CLS] $A [SEP]", special_tokens=ends
         )
     size = tokenizer.get_vocab_size(with_added_tokens=True)
-    return random_base(3, vocabulary=size, context=40, tokenizer=tokenizer, **fields)
+    return random_base(3, vocabulary=size, tokenizer=tokenizer, **fields)
 
 
 def small_task() -> Task:

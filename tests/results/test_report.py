@@ -25,7 +25,6 @@ from minipt.results.report import (
     warn,
 )
 from minipt.results.tables import align, shorten
-from minipt.results.xray import describe, page, take_step, tell_step
 from minipt.tasks.bag_of_words import bag_of_words, confidence_interval
 from minipt.tasks.task import Split, Task
 
@@ -212,39 +211,3 @@ def test_tables_line_up_and_keep_to_the_width():
     assert len(align([("x" * 300,)], "<")) <= 100
     assert shorten("abcdef", 6) == "abcdef"
     assert shorten("abcdefg", 6) == "abc..."
-
-
-def test_an_xray_is_a_step_downhill_and_leaves_the_prompt_alone(base, task, run):
-    before = run.prompt.vectors.copy()
-    words = task.label_words
-    xray = take_step(base, run.prompt, task.template, words, "the film was good", 1)
-    assert run.prompt.vectors.tobytes() == before.tobytes()
-    assert xray.loss == pytest.approx(-np.log(xray.probabilities["before"][1]), rel=1e-5)
-    assert xray.probabilities["after"][1] > xray.probabilities["before"][1]
-    np.testing.assert_array_equal(xray.trace.grad("prompt.vectors"), xray.gradient)
-    assert "".join(xray.tokens) == "the film was good\n:"
-    told = tell_step(xray, task.labels)
-    assert max(map(len, told.splitlines())) <= 100
-    for row in xray.trace.table():
-        assert f"\n{row['name']} " in told
-    json.dumps(describe(xray, task.labels, "the film was good"))
-
-
-def test_without_a_label_the_least_likely_one_is_taken(base, task, run):
-    xray = take_step(base, run.prompt, task.template, task.label_words, "the film")
-    assert xray.target == xray.probabilities["before"].argmin()
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-def test_the_page_shows_attention_to_the_prompt(base, task, layers):
-    tokenizer = base.tokenizer
-    small = random_base(0, layers, vocabulary=290, context=32, tokenizer=tokenizer)
-    prompt = random_prompt(small, 4)
-    xray = take_step(small, prompt, task.template, task.label_words, "the film")
-    figure = page(xray, task.labels, "the film")
-    shown = figure.axes[0].images[0].get_array()
-    assert shown.shape == (layers, 4)
-    last = xray.trace[f"text.h{layers - 1}.attn.weights"][0, :, -1, :4].mean(0)
-    np.testing.assert_allclose(shown[-1], last)
-    rows = len(figure.axes[2].get_yticklabels())
-    assert rows == (1 if layers == 1 else len(xray.tokens))
