@@ -12,6 +12,7 @@ goes out and in what order to read its files.
     learning     the loop, and what is measured
     loading      weights of other people
     results      what a run becomes
+    registry     a prompt's life: versions, tags, a log
     rivals       what one would try instead
     studies      whether it works
     commands     the command line
@@ -36,6 +37,7 @@ from minipt.transformer.trace import Trace
 __all__ = [
     "Batch",
     "MiniptError",
+    "Registry",
     "SoftPrompt",
     "Trace",
     "check_gradient",
@@ -54,3 +56,12 @@ __all__ = [
     "predict",
     "tune",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The registry, when it is first asked for: it needs sqlite3, which the rest does without."""
+    if name == "Registry":
+        from minipt.registry.registry import Registry
+
+        return Registry
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,11 +4,13 @@ In: a line of arguments. Out: text or JSON, and an exit status. Each module has 
 of its commands above the function that the command calls.
 
     terminal   streams that a terminal need not fear, and lines to type
+    find       a RUN as it was typed
     arguments  arguments that several commands share
     doctor     what this machine has, and what is missing
     tune       the command `tune`
     answer     the commands `predict` and `generate`
     xray       the command `xray`
+    prompts    the command `prompts`
     studies    the commands that compare and measure
     cli        the command `minipt`
 """

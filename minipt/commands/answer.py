@@ -8,9 +8,9 @@ import argparse
 import io
 import json
 import sys
-from pathlib import Path
 
 from minipt.commands.arguments import (
+    REGISTRY,
     RUN,
     argument,
     base_argument,
@@ -31,6 +31,7 @@ from minipt.results.tables import align, decimals
     RUN,
     argument("texts", "default: the lines of standard input", nargs="*", metavar="TEXT"),
     base_argument(None),
+    REGISTRY,
     prints="one JSON object a text",
 )
 def predict_command(args: argparse.Namespace) -> None:
@@ -57,14 +58,14 @@ def predict_command(args: argparse.Namespace) -> None:
         print(align(rows, "<" + ">" * len(labels) + "<"))
 
 
-def refuse_without_labels(path: Path, prompt: SoftPrompt) -> None:
+def refuse_without_labels(path: str, prompt: SoftPrompt) -> None:
     """Raise MiniptError for a prompt that was tuned for no task, or to write."""
     if "labels" not in prompt.about:
         raise MiniptError(f"{path} holds a prompt that was not tuned for a task: tune it first")
     if not prompt.about["labels"]:
         raise MiniptError(
             f"{path} was tuned to write responses and knows no labels to choose from: use "
-            f"`{command_line('minipt', 'generate', str(path))}`"
+            f"`{command_line('minipt', 'generate', path)}`"
         )
 
 
@@ -98,6 +99,7 @@ def _read_lines() -> list[str]:
     argument("--top-p", "draw from the likeliest that have P together", type=float, metavar="P"),
     argument("--seed", "the same seed draws the same tokens", type=int, default=0),
     base_argument(None),
+    REGISTRY,
     prints="one JSON object when all is written",
 )
 def generate_command(args: argparse.Namespace) -> None:

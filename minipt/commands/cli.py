@@ -15,13 +15,14 @@ import numpy as np
 
 from minipt.commands.answer import generate_command, predict_command
 from minipt.commands.doctor import bases_command, doctor_command
+from minipt.commands.prompts import add_prompts
 from minipt.commands.studies import STUDIES
 from minipt.commands.terminal import complain, shown_streams
 from minipt.commands.tune import INTERRUPTED, tune_command
 from minipt.commands.xray import xray_command
 from minipt.errors import MiniptError
 
-COMMANDS = (tune_command, predict_command, generate_command, xray_command, *STUDIES)
+COMMANDS = (tune_command, predict_command, generate_command, xray_command, add_prompts, *STUDIES)
 COMMANDS += (bases_command, doctor_command)
 
 

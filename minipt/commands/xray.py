@@ -11,6 +11,8 @@ import numpy as np
 
 from minipt.commands.answer import refuse_without_labels
 from minipt.commands.arguments import (
+    A_RUN,
+    REGISTRY,
     argument,
     base_argument,
     command,
@@ -32,7 +34,8 @@ from minipt.transformer.base import Base
 @command(
     '"free entry, text WIN" --label spam --save page.png',
     argument("text", metavar="TEXT"),
-    argument("--run", "begin with this run's prompt (default: with a fresh one)", type=Path),
+    argument("--run", f"begin with this prompt, {A_RUN} (default: with a fresh one)"),
+    REGISTRY,
     argument("--task", "without --run: whose labels to use (default: as for tune)"),
     base_argument(None, f"{NAMES[0]}, or with --run the one that its prompt was made for"),
     argument("--label", "the right answer (default: the one that the prompt finds least likely)"),
