@@ -8,7 +8,8 @@ of its commands above the function that the command calls.
     arguments  arguments that several commands share
     doctor     what this machine has, and what is missing
     tune       the command `tune`
-    answer     the commands `predict` and `generate`
+    predict    the command `predict`
+    generate   the command `generate`
     xray       the command `xray`
     prompts    the command `prompts`
     studies    the commands that compare and measure

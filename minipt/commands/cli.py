@@ -13,8 +13,9 @@ from importlib.metadata import version
 
 import numpy as np
 
-from minipt.commands.answer import generate_command, predict_command
 from minipt.commands.doctor import bases_command, doctor_command
+from minipt.commands.generate import generate_command
+from minipt.commands.predict import predict_command
 from minipt.commands.prompts import add_prompts
 from minipt.commands.studies import STUDIES
 from minipt.commands.terminal import complain, shown_streams

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from minipt.commands.terminal import command_line
 from minipt.errors import MiniptError
 from minipt.files.records import USUAL_NAME
 from minipt.loading.load import NAMES, load_base
@@ -56,6 +57,20 @@ class Found:
         if self.version is None:
             return load_prompt(self.path, base)
         return self.registry.load(self.version.reference, base)
+
+    def load_labelled(self, base: Base) -> SoftPrompt:
+        """The same. Raises MiniptError too for a prompt without labels to choose from."""
+        prompt = self.load(base)
+        if "labels" not in prompt.about:
+            raise MiniptError(
+                f"{self.name} holds a prompt that was not tuned for a task: tune it first"
+            )
+        if not prompt.about["labels"]:
+            raise MiniptError(
+                f"{self.name} was tuned to write responses and knows no labels to choose from: use "
+                f"`{command_line('minipt', 'generate', self.name)}`"
+            )
+        return prompt
 
 
 def open_registry(args: argparse.Namespace) -> Registry:

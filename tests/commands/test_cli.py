@@ -284,7 +284,7 @@ def test_generate_streams_what_the_base_writes(call, finished, saved_base, monke
     written = "".join(generate(load_base(saved_base), prompt, "a", **settings))
     assert (status, said) == (0, {"text": "a", "written": written} | settings)
     monkeypatch.setattr(
-        "minipt.commands.answer.generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"])
+        "minipt.commands.generate.generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"])
     )
     assert call("generate", finished, "a")[1] == "a\\u001b[31m\n\tb\\u009b\\u0007\n"
 
