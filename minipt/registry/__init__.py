@@ -3,6 +3,13 @@
 In: runs, prompts, and the answers that prompts give. Out: a directory that says which version is
 which, and whether a version still does what it did.
 
+    chi_squared         do two samples have the same shares?
+    kolmogorov_smirnov  do two samples of a number have the same distribution?
+    permutation         do two samples of vectors have the same mean?
+    mcnemar             is one prompt better than another on the same texts?
+    holm                several tests at once
+    calibration         is a prompt as often right as it says?
+    cusum               since when are the answers' shares others?
     names     names, tags, and references such as spam@2
     database  the SQLite file: read, written in transactions, its errors in plain sentences
     objects   prompts by their content
