@@ -72,11 +72,12 @@ def reading(directory: Path) -> Iterator[sqlite3.Connection]:
 
     Raises MiniptError where there is no registry, and for one that cannot be read.
     """
-    refuse_missing(directory)
+    if not is_there(directory):
+        raise _missing(directory)
     with _opened(directory, "rw") as database:  # SQLite itself falls back to reading only
         database.execute("BEGIN")
         if _layout(directory, database) == 0:
-            raise MiniptError(f"the registry {directory} is empty: keep a prompt there first")
+            raise _missing(directory)
         yield database
 
 
@@ -86,8 +87,8 @@ def writing(directory: Path, new: bool = False) -> Iterator[sqlite3.Connection]:
 
     new: make a registry where there is none. Raises MiniptError where it cannot be written.
     """
-    if not new:
-        refuse_missing(directory)
+    if not (new or is_there(directory)):
+        raise _missing(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -107,13 +108,17 @@ def writing(directory: Path, new: bool = False) -> Iterator[sqlite3.Connection]:
         database.execute("COMMIT")
 
 
-def refuse_missing(directory: Path) -> None:
-    """Raise MiniptError where there is no registry."""
-    if not os.path.exists(directory / FILE):
-        raise MiniptError(
-            f"there is no registry at {directory}: keep a prompt there first (`minipt prompts keep "
-            "RUN NAME`), or name another with --registry or MINIPT_REGISTRY"
-        )
+def is_there(directory: Path) -> bool:
+    """Whether there is a registry. The first to write to it makes its file, empty for a moment."""
+    path = directory / FILE
+    return os.path.isfile(path) and path.stat().st_size > 0
+
+
+def _missing(directory: Path) -> MiniptError:
+    return MiniptError(
+        f"there is no registry at {directory!s:.200}: keep a prompt there first (`minipt "
+        "prompts keep RUN NAME`), or name another with --registry or MINIPT_REGISTRY"
+    )
 
 
 @contextmanager

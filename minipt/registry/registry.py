@@ -19,7 +19,7 @@ from minipt.learning.observe import Observation, read_validation
 from minipt.learning.tune import Run
 from minipt.prompting.prompt import SoftPrompt, load_prompt
 from minipt.registry.compare import Diff, answer_both, compare
-from minipt.registry.database import FILE, reading, writing
+from minipt.registry.database import FILE, is_there, reading, writing
 from minipt.registry.log import Logged, read_log, write_log, write_truth
 from minipt.registry.names import check_name
 from minipt.registry.objects import fault, object_path, put_object, sound_object, unnamed_objects
@@ -92,7 +92,7 @@ class Registry:
 
     def has(self, name: str) -> bool:
         """Whether there is a registry and a version of this name in it."""
-        return os.path.exists(self.directory / FILE) and check_name(name) in self.names()
+        return is_there(self.directory) and check_name(name) in self.names()
 
     def load(self, reference: str, base: Base) -> SoftPrompt:
         """The prompt of a version, for the base that it was made for.
