@@ -10,13 +10,14 @@ which, and whether a version still does what it did.
     holm                several tests at once
     calibration         is a prompt as often right as it says?
     cusum               since when are the answers' shares others?
-    names     names, tags, and references such as spam@2
-    database  the SQLite file: read, written in transactions, its errors in plain sentences
-    objects   prompts by their content
-    version   a version, and what is known about it
-    tables    rows of the tables as versions
-    log       the answers that were given, and the truth that came later
-    compare   two versions side by side
-    registry  the registry itself
-    exchange  one file that carries a registry to another machine
+    names               names, tags, and references such as spam@2
+    database            the SQLite file: read, written in transactions, its errors in plain sentences
+    objects             prompts by their content
+    version             a version, and what is known about it
+    tables              rows of the tables as versions
+    log                 the answers that were given, and the truth that came later
+    compare             two versions side by side
+    registry            the registry itself
+    exchange            one file that carries a registry to another machine
+    monitor             is what is asked and answered now as it was on validation?
 """
