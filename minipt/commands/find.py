@@ -44,8 +44,8 @@ class Found:
             return load_base(given)
         if self.version is None:
             return load_base(find_base(self.path))
-        place = self.version.base_place or self.version.base
-        if self.version.base_place is None and place not in NAMES:
+        place = self.version.text("base_path") or self.version.text("base")
+        if place not in NAMES and not self.version.text("base_path"):
             raise MiniptError(
                 f"{self.name} was made for base {place!r}, which `minipt bases` does not know: say "
                 "where it is with --base"

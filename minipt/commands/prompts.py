@@ -20,13 +20,16 @@ from minipt.commands.arguments import (
 )
 from minipt.commands.find import find_prompt, open_registry
 from minipt.errors import MiniptError
+from minipt.files.clock import seconds_of
+from minipt.registry.compare import Diff
 from minipt.registry.exchange import export_to, import_from
 from minipt.registry.names import NUMBER, parse_reference
-from minipt.registry.version import Version, seconds_of
-from minipt.results.tables import align
+from minipt.registry.version import Version
+from minipt.results.tables import align, decimals, shorten
 from minipt.tasks.rows import read_labelled
 
 UNKNOWN = "-"
+CELL = 36  # characters of a fact in a table of two
 VERSION = "a version: NAME@2, NAME@TAG, or NAME, the newest"
 WITHIN = "prompts "
 HEAD = ("name", "version", "tags", "base", "task", "accuracy", "date")
@@ -102,7 +105,7 @@ def diff_command(args: argparse.Namespace) -> None:
             bases = (bases[0], found[1].load_base(None))
         task = choose_task(args, bases[0])
     diff = registry.diff(args.first, args.second, task, bases)
-    print_result(args, diff.describe(), str(diff))
+    print_result(args, diff.describe(), _tell_diff(diff))
 
 
 @command(
@@ -212,7 +215,7 @@ def add_prompts(commands: argparse._SubParsersAction) -> None:
 
 def _row(version: Version) -> tuple[str, ...]:
     accuracy = UNKNOWN if version.accuracy is None else f"{version.accuracy:.3f}"
-    about = (", ".join(version.tags), version.base, version.task)
+    about = (", ".join(version.tags), version.text("base"), version.text("task"))
     cells = (version.name, str(version.number), *(each or UNKNOWN for each in about))
     return (*cells, accuracy, version.created[:10])
 
@@ -233,10 +236,10 @@ def _tell(version: Version) -> str:
         "kept": version.created,
         "sha256": version.sha256,
         "tuned on from": version.parent,
-        "task": version.task,
+        "task": version.text("task"),
         "labels": ", ".join(version.labels),
         "data": data.get("sha256"),
-        "base": version.base,
+        "base": version.text("base"),
         "base's fingerprint": version.fingerprint,
         "base's revision": record.get("base_revision"),
         "accuracy": None if version.accuracy is None else f"{version.accuracy:.3f}",
@@ -253,3 +256,35 @@ def _tell(version: Version) -> str:
         shown = UNKNOWN if value in (None, "") else str(value)
         lines.append(f"{name:{width}}  {shown}")
     return "\n".join(lines)
+
+
+def _tell_diff(diff: Diff) -> str:
+    rows = [("", diff.first, diff.second)]
+    rows += [(name, *map(_shown, pair)) for name, pair in diff.facts.items()]
+    rows.append(("norm of the vectors", *map(_shown, diff.norms)))
+    text = f"{align(rows, '<<<')}\n\n{diff.equal} other facts are equal\n"
+    text += f"between the vectors: distance {_shown(diff.distance)}, cosine {_shown(diff.cosine)}"
+    if diff.answers is None:
+        return text
+    answers = diff.answers
+    rows = [(f"on the test split of {answers.task}", "right", "accuracy")]
+    for reference, correct in zip((diff.first, diff.second), answers.correct, strict=True):
+        accuracy = f"{correct / answers.total:.3f}"
+        rows.append((reference, f"{correct:,} of {answers.total:,}", accuracy))
+    verdict = "the two cannot be told apart on these texts"
+    if answers.difference.positive or answers.difference.negative:
+        verdict = f"{diff.second if answers.difference.positive else diff.first} is better"
+    return (
+        f"{text}\n\n{align(rows)}\n"
+        f"difference {answers.difference}, 95 % interval, paired: {verdict}\n"
+        f"{answers.gained:,} texts only the second answers rightly, {answers.lost:,} only the "
+        f"first: McNemar's exact test, p = {answers.p_value:.3g}"
+    )
+
+
+def _shown(value: object) -> str:
+    if value is None or value == "":
+        return UNKNOWN
+    if isinstance(value, list | tuple) and all(isinstance(each, float) for each in value):
+        return " to ".join(decimals(value))  # an interval
+    return shorten(f"{value:.6g}" if isinstance(value, float) else str(value), CELL)

@@ -10,6 +10,7 @@ wait for it. A block that raises, or a process that is killed, leaves everything
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -132,10 +133,12 @@ def _opened(directory: Path, mode: str) -> Iterator[sqlite3.Connection]:
             database.row_factory = sqlite3.Row
             database.execute("PRAGMA foreign_keys = ON")
             yield database
+    except json.JSONDecodeError as error:
+        raise MiniptError(f"the registry {directory} {DAMAGED} ({error}): take a copy") from error
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
         meaning = next((each for start, each in ERRORS.items() if name.startswith(start)), None)
-        meaning = meaning or f"{DAMAGED} ({error}): take a copy of it"
+        meaning = meaning or f"{DAMAGED} ({error}): take a copy"
         raise MiniptError(f"the registry {directory} {meaning}") from error
 
 

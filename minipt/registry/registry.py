@@ -6,6 +6,7 @@ else in one SQLite file. What is read never makes or changes anything.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from minipt.errors import MiniptError
+from minipt.files.clock import now
 from minipt.learning.observe import Observation, read_validation
 from minipt.learning.tune import Run
 from minipt.prompting.prompt import SoftPrompt, load_prompt
@@ -24,7 +26,8 @@ from minipt.registry.log import Logged, read_log, write_log, write_truth
 from minipt.registry.names import check_name
 from minipt.registry.objects import fault, object_path, put_object, sound_object, unnamed_objects
 from minipt.registry.tables import Move, Tables
-from minipt.registry.version import Version, gather, now, parse_record
+from minipt.registry.version import Version
+from minipt.results.facts import gather
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 
@@ -59,35 +62,34 @@ class Registry:
         name, kept = check_name(name), gather(run)
         if not isinstance(message, str) or not _is_text(message):
             raise MiniptError(f"a message is a text in Unicode, not {message!r:.60}")
-        with self._writing(new=True) as tables:
+        with self.writing(new=True) as tables:
             if parent is not None:
                 parent = tables.find(parent).reference
             else:
                 parent = tables.parent_in(kept.record)
-            tables.database.execute("INSERT OR IGNORE INTO names VALUES (?, 0)", (name,))
-            change = "UPDATE names SET newest = newest + 1 WHERE name = ?"
-            tables.database.execute(change, (name,))
-            number = tables.value("SELECT newest FROM names WHERE name = ?", name)
+            number = tables.give_number(name)
             row = {"name": name, "number": number, "created": now(), "message": message}
             row |= {"parent": parent, "sha256": put_object(self.directory, kept.content)}
-            tables.insert("versions", row | kept.as_row())
+            row |= {"fingerprint": kept.fingerprint, "record": json.dumps(kept.record)}
+            row |= {"validation": kept.validation and json.dumps(kept.validation)}
+            tables.insert("versions", row)
             return tables.find(f"{name}@{number}")
 
     def names(self) -> list[str]:
         """The names that have a version, in alphabetical order."""
-        with self._reading() as tables:
+        with self.reading() as tables:
             return tables.names()
 
     def versions(self, name: str | None = None) -> list[Version]:
         """The versions of a name, the oldest first; None: of all names."""
-        with self._reading() as tables:
+        with self.reading() as tables:
             if name is None:
                 return tables.versions()
             return tables.versions("WHERE name = ?", tables.known(check_name(name)))
 
     def find(self, reference: str) -> Version:
         """The version that a reference names."""
-        with self._reading() as tables:
+        with self.reading() as tables:
             return tables.find(reference)
 
     def has(self, name: str) -> bool:
@@ -103,7 +105,7 @@ class Registry:
         path = self.path_of(version)
         if version.fingerprint != base.fingerprint:
             raise MiniptError(
-                f"{version.reference} was made for base {version.base!r} "
+                f"{version.reference} was made for base {version.text('base')!r} "
                 f"({version.fingerprint[:12]}), not for base {base.name!r} "
                 f"({base.fingerprint[:12]}): a prompt works only on its own base"
             )
@@ -118,7 +120,7 @@ class Registry:
 
         Raises MiniptError for a version that was kept without it.
         """
-        with self._reading() as tables:
+        with self.reading() as tables:
             version = tables.find(reference)
             text = tables.value("SELECT validation FROM versions WHERE id = ?", version.row)
         if text is None:
@@ -126,14 +128,14 @@ class Registry:
                 f"{version.reference} was kept without its validation split, so there is nothing "
                 "to compare with: tune it again and keep the run's directory"
             )
-        return read_validation(parse_record(text), f"the validation split of {version.reference}")
+        return read_validation(json.loads(text), f"the validation split of {version.reference}")
 
     def remove(self, reference: str) -> Version:
         """Remove a version that no tag and no logged answer names. Its number is not given again.
 
         The prompt's file goes too, unless another version has the same content.
         """
-        with self._writing() as tables:
+        with self.writing() as tables:
             version = tables.find(reference)
             if version.tags:
                 tagged = f"{version.name}@{version.tags[0]}"
@@ -149,7 +151,7 @@ class Registry:
                 )
             tables.database.execute("DELETE FROM versions WHERE id = ?", (version.row,))
         # Only now, since a transaction that is undone would bring the version back without it.
-        with self._writing() as tables:
+        with self.writing() as tables:
             if not tables.value("SELECT 1 FROM versions WHERE sha256 = ?", version.sha256):
                 object_path(self.directory, version.sha256).unlink(missing_ok=True)
         return version
@@ -157,14 +159,14 @@ class Registry:
     def tag(self, name: str, number: int, tag: str) -> Version:
         """Put a tag on a version of a name. It leaves the version of the name that it was on."""
         tag = check_name(tag, "tag")
-        with self._writing() as tables:
+        with self.writing() as tables:
             version = tables.find(f"{name}@{number}")
             tables.move(version.name, tag, version.number)
             return tables.find(version.reference)
 
     def untag(self, name: str, tag: str) -> Version:
         """Take a tag away from a name. Returns the version that it was on."""
-        with self._writing() as tables:
+        with self.writing() as tables:
             version = tables.find(f"{name}@{check_name(tag, 'tag')}")
             tables.move(version.name, check_name(tag, "tag"), None)
             return tables.find(version.reference)
@@ -175,7 +177,7 @@ class Registry:
 
     def moves(self, name: str) -> list[Move]:
         """Who moved which tag of a name, the oldest first."""
-        with self._reading() as tables:
+        with self.reading() as tables:
             return tables.moves(tables.known(check_name(name)))
 
     def verify(self) -> list[str]:
@@ -183,7 +185,7 @@ class Registry:
 
         Files that no version names are no fault; `unnamed` lists them.
         """
-        with self._reading() as tables:
+        with self.reading() as tables:
             found = [row[0] for row in tables.database.execute("PRAGMA integrity_check")]
             faults = [f"{self.directory / FILE} is damaged: {x}" for x in found if x != "ok"]
             versions = tables.versions()
@@ -229,17 +231,17 @@ class Registry:
         texts: to be kept beside them. times: in seconds since 1970 (default: now).
         """
         times = [time.time()] * len(seen.tokens) if times is None else times
-        with self._writing() as tables:
+        with self.writing() as tables:
             return write_log(tables.database, tables.find(reference), seen, texts, times)
 
     def logged(self, reference: str, since: float = 0.0) -> Logged:
         """The answers of a version from a time on, in seconds since 1970."""
-        with self._reading() as tables:
+        with self.reading() as tables:
             return read_log(tables.database, tables.find(reference), since)
 
     def add_truth(self, truth: dict[int, str]) -> None:
         """The right labels of logged answers, by the ids of these; all of them or none."""
-        with self._writing() as tables:
+        with self.writing() as tables:
             labels = {each.row: each.labels for each in tables.versions()}
             write_truth(tables.database, truth, labels)
 
@@ -248,17 +250,19 @@ class Registry:
 
         SQLite writes zeros over them, so that no text is left in the file.
         """
-        with self._writing() as tables:
+        with self.writing() as tables:
             tables.database.execute("PRAGMA secure_delete = ON")
             return tables.database.execute("DELETE FROM log WHERE time < ?", (before,)).rowcount
 
     @contextmanager
-    def _reading(self) -> Iterator[Tables]:
+    def reading(self) -> Iterator[Tables]:
+        """The tables as they are now, for a `with` block."""
         with reading(self.directory) as database:
             yield Tables(self.directory, database)
 
     @contextmanager
-    def _writing(self, new: bool = False) -> Iterator[Tables]:
+    def writing(self, new: bool = False) -> Iterator[Tables]:
+        """The tables in a transaction; new: of a registry that may have to be made."""
         with writing(self.directory, new) as database:
             yield Tables(self.directory, database)
 

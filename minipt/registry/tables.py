@@ -1,11 +1,9 @@
-"""Rows of the tables as versions and moves, inside a transaction.
-
-In: a connection. Out: versions; or rows that were written.
-"""
+"""Rows of the tables as versions and moves, inside a transaction."""
 
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import platform
 from dataclasses import dataclass
@@ -13,16 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minipt.errors import MiniptError
+from minipt.files.clock import now
 from minipt.registry.names import known_names, parse_reference
-from minipt.registry.version import Version, now, parse_record
+from minipt.registry.version import Version
 
 if TYPE_CHECKING:
     import sqlite3
 
-SELECT = (
-    "SELECT id AS row, name, number, sha256, created, message, parent, fingerprint, record "
-    "FROM versions "
-)
+COLUMNS = "name, number, sha256, created, message, parent, fingerprint, record"
 
 
 @dataclass(frozen=True)
@@ -41,13 +37,17 @@ class Move:
 
 
 class Tables:
-    """A registry's tables in one transaction. directory: what its sentences name."""
+    """A registry's tables in one transaction. directory: the registry's, for sentences."""
 
     def __init__(self, directory: Path, database: sqlite3.Connection) -> None:
         self.directory, self.database = directory, database
 
+    def rows(self, query: str, *values: object) -> list[dict]:
+        """What a query finds, by the columns' names."""
+        return [dict(row) for row in self.database.execute(query, values)]
+
     def value(self, query: str, *values: object) -> object:
-        """The first cell of the first row; None: there is no row."""
+        """The first cell of what a query finds; None: nothing."""
         row = self.database.execute(query, values).fetchone()
         return None if row is None else row[0]
 
@@ -57,37 +57,43 @@ class Tables:
         query = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"
         self.database.execute(query, tuple(row.values()))
 
+    def give_number(self, name: str, number: int | None = None) -> int:
+        """The next number of a name, None; or one that is given: none up to it comes again."""
+        newest = self.value("SELECT newest FROM names WHERE name = ?", name) or 0
+        newest = newest + 1 if number is None else max(newest, number)
+        self.database.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (name, newest))
+        return newest
+
     def names(self) -> list[str]:
         """The names that have a version."""
-        rows = self.database.execute("SELECT DISTINCT name FROM versions ORDER BY name")
-        return [row[0] for row in rows]
+        return [row["name"] for row in self.rows("SELECT DISTINCT name FROM versions ORDER BY 1")]
 
     def versions(self, which: str = "", *values: object) -> list[Version]:
         """The versions that a condition of SQL leaves, by name and number."""
-        rows = self.database.execute(f"{SELECT} {which} ORDER BY name, number", values).fetchall()
-        tags: dict[tuple[str, int], list[str]] = {}
-        for tag in self.database.execute("SELECT name, number, tag FROM tags ORDER BY tag"):
-            tags.setdefault((tag["name"], tag["number"]), []).append(tag["tag"])
+        tags: dict[tuple[str, int], tuple[str, ...]] = {}
+        for row in self.rows("SELECT name, number, tag FROM tags ORDER BY tag"):
+            key = row["name"], row["number"]
+            tags[key] = (*tags.get(key, ()), row["tag"])
+        query = f"SELECT id AS row, {COLUMNS} FROM versions {which} ORDER BY name, number"
         return [
             Version(
-                **dict(row)
-                | {"record": parse_record(row["record"])}
-                | {"tags": tuple(tags.get((row["name"], row["number"]), ()))}
+                **row | {"record": json.loads(row["record"])},
+                tags=tags.get((row["name"], row["number"]), ()),
             )
-            for row in rows
+            for row in self.rows(query, *values)
         ]
 
     def find(self, reference: str) -> Version:
         """The version that a reference names. Raises MiniptError where there is none."""
         wanted = parse_reference(reference)
+        self.known(wanted.name)
+        number = wanted.number
         if wanted.tag is not None:
-            number = "SELECT number FROM tags WHERE name = ? AND tag = ?"
-            chosen = self.value(number, wanted.name, wanted.tag)
-        elif wanted.number is None:
-            chosen = self.value("SELECT max(number) FROM versions WHERE name = ?", wanted.name)
-        else:
-            chosen = wanted.number
-        found = self.versions("WHERE name = ? AND number = ?", wanted.name, chosen)
+            query = "SELECT number FROM tags WHERE name = ? AND tag = ?"
+            number = self.value(query, wanted.name, wanted.tag)
+        elif number is None:
+            number = self.value("SELECT max(number) FROM versions WHERE name = ?", wanted.name)
+        found = self.versions("WHERE name = ? AND number = ?", wanted.name, number)
         return found[0] if found else self._refuse(wanted.name, reference)
 
     def known(self, name: str) -> str:
@@ -112,21 +118,20 @@ class Tables:
     def moves(self, name: str) -> list[Move]:
         """The moves of a name's tags, the oldest first."""
         query = "SELECT time, tag, before, after, user, host FROM moves WHERE name = ? ORDER BY id"
-        return [Move(*row) for row in self.database.execute(query, (name,))]
+        return [Move(**row) for row in self.rows(query, name)]
 
     def parent_in(self, record: dict) -> str | None:
         """The version that a run's record says it was tuned on from, if it is in this registry.
 
         Of several versions with that content, the one that the record names, or the newest.
         """
-        sha256 = record.get("parent_sha256")
+        sha256, named = record.get("parent_sha256"), record.get("parent")
         same = self.versions("WHERE sha256 = ?", sha256) if isinstance(sha256, str) else []
         references = [each.reference for each in same]
-        named = record.get("parent")
         return named if named in references else references[-1] if references else None
 
     def _refuse(self, name: str, reference: str) -> None:
-        versions = self.versions("WHERE name = ?", self.known(name))
+        versions = self.versions("WHERE name = ?", name)
         numbers = [str(each.number) for each in versions]
         numbers = numbers if len(numbers) < 5 else [*numbers[:3], "...", numbers[-1]]
         tags = ", ".join(tag for each in versions for tag in each.tags) or "none"

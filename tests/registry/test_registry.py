@@ -13,10 +13,10 @@ from helpers.bases import base_with_tokenizer, random_prompt, small_task
 
 import minipt
 from minipt.errors import MiniptError
+from minipt.files.clock import seconds_of
 from minipt.files.records import write_record
 from minipt.learning.observe import observe, validation_record
 from minipt.registry.registry import Registry
-from minipt.registry.version import seconds_of
 from minipt.results.report import make_record
 from minipt.results.store import write_run
 
@@ -48,7 +48,7 @@ def test_what_is_known_of_a_run_is_kept(two, run, base):
     assert version.accuracy == run.test_accuracy
     low, high = version.interval
     assert low <= version.accuracy <= high
-    assert (version.task, version.base) == ("words", base.name)
+    assert (version.text("task"), version.text("base")) == ("words", base.name)
     assert version.fingerprint == base.fingerprint
     assert record["data"]["sha256"] == small_task().digest
     assert record["settings"]["steps"] == 4 and record["seed"] == 0
@@ -59,8 +59,8 @@ def test_what_is_known_of_a_run_is_kept(two, run, base):
 
 def test_what_is_not_known_is_none(two):
     version = two.find("spam@1")
-    assert version.accuracy is version.interval is version.task is version.parent is None
-    assert version.labels == () and version.base == "random-0"
+    assert version.accuracy is version.interval is version.text("task") is version.parent is None
+    assert version.labels == () and version.text("base") == "random-0"
     with pytest.raises(MiniptError, match=r"spam@1 was kept without its validation split"):
         two.validation("spam@1")
 
@@ -77,7 +77,7 @@ def test_a_runs_directory_is_kept_with_all_it_says(registry, run, base, tmp_path
     validation = validation_record(base, run.prompt, run.task.validation)
     write_run(tmp_path / "run", record, run.history, run.prompt, None, validation)
     version = registry.save(tmp_path / "run", "spam")
-    assert version.base_place == "/somewhere" and version.accuracy == run.test_accuracy
+    assert version.text("base_path") == "/somewhere" and version.accuracy == run.test_accuracy
     content = (tmp_path / "run/prompt.safetensors").read_bytes()
     assert registry.path_of(version).read_bytes() == content
     assert registry.validation("spam")[0].labels == ("good", "bad")
