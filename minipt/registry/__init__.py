@@ -11,7 +11,7 @@ which, and whether a version still does what it did.
     calibration         is a prompt as often right as it says?
     cusum               since when are the answers' shares others?
     names               names, tags, and references such as spam@2
-    database            the SQLite file: read, written in transactions, its errors in plain sentences
+    database            the SQLite file: read, and written in transactions
     objects             prompts by their content
     version             a version, and what is known about it
     tables              rows of the tables as versions

@@ -4,24 +4,20 @@ In: observations. Out: rows of the table, and these rows as arrays again. The te
 unless they are given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.learning.observe import DIRECTIONS, Observation
+from minipt.registry.tables import Tables
 from minipt.registry.version import Version
-
-if TYPE_CHECKING:
-    import sqlite3
 
 AT_ONCE = 20_000  # rows that are in memory as Python's objects
 FLOATS = "<f4"
-COLUMNS = "version, time, label, probabilities, tokens, cut, unknown, hidden, text"
+NUMBERS = {"id": np.int64, "time": np.float64, "tokens": np.int64, "cut": np.bool_}
+NUMBERS |= {"unknown": np.float32, "ifnull(truth, -1)": np.int64}
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Logged:
 
 
 def write_log(
-    database: sqlite3.Connection,
+    tables: Tables,
     version: Version,
     seen: Observation,
     texts: Sequence[str] | None,
@@ -44,70 +40,62 @@ def write_log(
     """Log N answers of a version. texts: None, they are not kept. Returns the rows' ids."""
     if seen.labels != version.labels:
         raise MiniptError(f"these answers are not of {version.reference}, whose labels are others")
-    rows = zip(
-        [version.row] * len(seen.tokens),
-        map(float, times),
-        seen.answers.tolist(),
-        map(bytes, seen.probabilities.astype(FLOATS)),
-        seen.tokens.tolist(),
-        seen.cut.tolist(),
-        seen.unknown.tolist(),
-        map(bytes, seen.hidden.astype(FLOATS)),
-        texts or [None] * len(seen.tokens),
-        strict=True,
-    )
-    marks = ", ".join("?" * len(COLUMNS.split(",")))
-    database.executemany(f"INSERT INTO log ({COLUMNS}) VALUES ({marks})", rows)
-    last = database.execute("SELECT last_insert_rowid()").fetchone()[0]
-    return list(range(last - len(seen.tokens) + 1, last + 1))  # no other writer was between
+    N = len(seen.tokens)
+    columns = {
+        "version": [version.row] * N,
+        "time": map(float, times),
+        "label": seen.answers.tolist(),
+        "probabilities": map(bytes, seen.probabilities.astype(FLOATS)),
+        "tokens": seen.tokens.tolist(),
+        "cut": seen.cut.tolist(),
+        "unknown": seen.unknown.tolist(),
+        "hidden": map(bytes, seen.hidden.astype(FLOATS)),
+        "text": [None] * N if texts is None else texts,
+    }
+    marks = ", ".join("?" * len(columns))
+    query = f"INSERT INTO log ({', '.join(columns)}) VALUES ({marks})"
+    tables.database.executemany(query, zip(*columns.values(), strict=True))
+    last = tables.value("SELECT last_insert_rowid()")
+    return list(range(last - N + 1, last + 1))  # no other writer was between
 
 
-def read_log(database: sqlite3.Connection, version: Version, since: float = 0.0) -> Logged:
+def read_log(tables: Tables, version: Version, since: float = 0.0) -> Logged:
     """The answers of a version from a time on, in seconds since 1970."""
-    query = (
-        "SELECT id, time, tokens, cut, unknown, truth, probabilities, hidden FROM log "
-        "WHERE version = ? AND time >= ? ORDER BY time, id"
-    )
-    rows = database.cursor()
-    rows.row_factory = None  # tuples
-    rows.execute(query, (version.row, since))
-    parts = []
-    while some := rows.fetchmany(AT_ONCE):
-        *numbers, probabilities, hidden = zip(*some, strict=True)
-        floats = [np.frombuffer(b"".join(each), FLOATS) for each in (probabilities, hidden)]
-        parts.append([*(np.array(each, np.float64) for each in numbers), *floats])
-    parts = parts or [[np.empty(0)] * 8]
-    ids, times, tokens, cut, unknown, truth, probabilities, hidden = (
-        np.concatenate(each) for each in zip(*parts, strict=True)
-    )
-    seen = Observation(
-        version.labels,
-        probabilities.reshape(len(ids), len(version.labels)).astype(np.float32),
-        tokens.astype(np.int64),
-        cut.astype(bool),
-        unknown.astype(np.float32),
-        hidden.reshape(len(ids), DIRECTIONS).astype(np.float32),
-    )
-    right = np.where(np.isnan(truth), -1, truth).astype(np.int64)
-    return Logged(ids.astype(np.int64), times, seen, right)
+    rows = "FROM log WHERE version = ? AND time >= ?"
+    N, K = tables.value(f"SELECT count(*) {rows}", version.row, since), len(version.labels)
+    columns = {name: np.empty(N, kind) for name, kind in NUMBERS.items()}
+    columns |= {"probabilities": np.empty((N, K), np.float32)}
+    columns |= {"hidden": np.empty((N, DIRECTIONS), np.float32)}
+    found = tables.database.cursor()
+    found.row_factory = None  # tuples
+    found.execute(f"SELECT {', '.join(columns)} {rows} ORDER BY time, id", (version.row, since))
+    n = 0
+    while some := found.fetchmany(AT_ONCE):
+        for array, values in zip(columns.values(), zip(*some, strict=True), strict=True):
+            part = array[n : n + len(some)]
+            if part.ndim > 1:
+                values = np.frombuffer(b"".join(values), FLOATS).reshape(part.shape)
+            part[:] = values
+        n += len(some)
+    ids, times, right = (columns.pop(name) for name in ("id", "time", "ifnull(truth, -1)"))
+    return Logged(ids, times, Observation(version.labels, **columns), right)
 
 
-def write_truth(
-    database: sqlite3.Connection, truth: dict[int, str], labels: dict[int, tuple[str, ...]]
-) -> None:
-    """The right labels of logged answers, by the ids of these. labels: of each version, by its row.
+def write_truth(tables: Tables, truth: dict[int, str]) -> None:
+    """The right labels of logged answers, by the ids of these. A known truth is replaced.
 
-    A truth that is known already is replaced. Raises MiniptError for an id that is not in the log,
-    and for a label that the version does not know; then no truth is changed.
+    Raises MiniptError for an id that is not in the log, and for a label that the version does not
+    know; then no truth is changed.
     """
+    labels = {each.row: each.labels for each in tables.versions()}
     for row, label in truth.items():
-        found = database.execute("SELECT version FROM log WHERE id = ?", (row,)).fetchone()
-        if found is None:
+        version = tables.value("SELECT version FROM log WHERE id = ?", row)
+        if version is None:
             raise MiniptError(f"the log has no answer {row}: `predict --log` prints the ids")
-        known = labels[found["version"]]
-        if label not in known:
+        if label not in labels[version]:
             raise MiniptError(
-                f"the answer {row} has no label {label!r:.60}: choose one of {', '.join(known)}"
+                f"the answer {row} has no label {label!r:.60}: choose one of "
+                f"{', '.join(labels[version])}"
             )
         change = "UPDATE log SET truth = ? WHERE id = ?"
-        database.execute(change, (known.index(label), row))
+        tables.database.execute(change, (labels[version].index(label), row))

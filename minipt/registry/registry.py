@@ -232,18 +232,17 @@ class Registry:
         """
         times = [time.time()] * len(seen.tokens) if times is None else times
         with self.writing() as tables:
-            return write_log(tables.database, tables.find(reference), seen, texts, times)
+            return write_log(tables, tables.find(reference), seen, texts, times)
 
     def logged(self, reference: str, since: float = 0.0) -> Logged:
         """The answers of a version from a time on, in seconds since 1970."""
         with self.reading() as tables:
-            return read_log(tables.database, tables.find(reference), since)
+            return read_log(tables, tables.find(reference), since)
 
     def add_truth(self, truth: dict[int, str]) -> None:
         """The right labels of logged answers, by the ids of these; all of them or none."""
         with self.writing() as tables:
-            labels = {each.row: each.labels for each in tables.versions()}
-            write_truth(tables.database, truth, labels)
+            write_truth(tables, truth)
 
     def forget(self, before: float) -> int:
         """Remove what was logged before a time, in seconds since 1970. Returns how many answers.
