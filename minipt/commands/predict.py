@@ -178,7 +178,7 @@ def _save(
         table.writerow(header + added)
         for row, (each, logged) in zip(rows, answers.rows(), strict=True):
             table.writerow([*row, each.label, *each.probabilities.values(), int(each.cut), *logged])
-    print(f"{len(rows):,} answers written to {args.save}", file=sys.stderr)
+    print(f"answers written to {args.save}: {len(rows):,}", file=sys.stderr)
 
 
 def _read_lines() -> list[str]:

@@ -149,8 +149,8 @@ def verify_command(args: argparse.Namespace) -> int:
     """Read every file again, and name what is damaged or missing."""
     registry = open_registry(args)
     faults, versions, unnamed = registry.verify(), registry.versions(), registry.unnamed()
-    counts = f"{len(versions):,} versions, {len(faults):,} damaged; {len(unnamed):,} files "
-    text = "\n".join([*faults, f"{counts}that no version names, which is no fault"])
+    counts = f"versions: {len(versions):,}, damaged: {len(faults):,}; files that no version names, "
+    text = "\n".join([*faults, f"{counts}which is no fault: {len(unnamed):,}"])
     record = {"versions": len(versions), "damaged": faults, "unnamed": list(map(str, unnamed))}
     print_result(args, record, text)
     return 1 if faults else 0
@@ -160,7 +160,7 @@ def verify_command(args: argparse.Namespace) -> int:
 def export_command(args: argparse.Namespace) -> None:
     """Write all versions, tags and their history to one file, without the log."""
     count = export_to(open_registry(args), args.file)
-    print_result(args, {"versions": count}, f"{count:,} versions written to {args.file}")
+    print_result(args, {"versions": count}, f"versions written to {args.file}: {count:,}")
 
 
 @command(
@@ -174,7 +174,7 @@ def import_command(args: argparse.Namespace) -> None:
     """Add the versions of such a file, all or none."""
     registry = open_registry(args)
     count = import_from(registry, args.file, args.suffix)
-    print_result(args, {"versions": count}, f"{count:,} new versions in {registry.directory}")
+    print_result(args, {"versions": count}, f"new versions in {registry.directory}: {count:,}")
 
 
 @command(
@@ -186,7 +186,7 @@ def import_command(args: argparse.Namespace) -> None:
 def forget_command(args: argparse.Namespace) -> None:
     """Remove answers from the log, with their texts."""
     count = open_registry(args).forget(seconds_of(args.before))
-    print_result(args, {"answers": count}, f"{count:,} answers forgotten")
+    print_result(args, {"answers": count}, f"answers forgotten: {count:,}")
 
 
 @command("truth.csv", argument("file", type=Path, metavar="FILE.csv"), REGISTRY, within=WITHIN)
@@ -197,7 +197,7 @@ def truth_command(args: argparse.Namespace) -> None:
         raise MiniptError(f"{args.file} has the id {wrong[0]!r:.40}: write those of the log")
     truth = dict(zip(map(int, ids), labels, strict=True))
     open_registry(args).add_truth(truth)
-    print_result(args, {"answers": len(truth)}, f"{len(truth):,} answers have their truth")
+    print_result(args, {"answers": len(truth)}, f"answers that have their truth: {len(truth):,}")
 
 
 ACTIONS = (keep_command, show_command, log_command, diff_command, tag_command, untag_command)
