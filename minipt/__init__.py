@@ -12,6 +12,7 @@ goes out and in what order to read its files.
     learning     the loop, and what is measured
     loading      weights of other people
     results      what a run becomes
+    statistics   tests of significance, and calibration
     registry     a prompt's life: versions, tags, a log
     rivals       what one would try instead
     studies      whether it works

@@ -13,9 +13,9 @@ from minipt.errors import MiniptError
 from minipt.files.records import read_tensors
 from minipt.learning.evaluate import evaluate
 from minipt.prompting.prompt import SoftPrompt
-from minipt.registry.mcnemar import mcnemar, paired_difference
 from minipt.registry.version import Version
 from minipt.results.intervals import Difference
+from minipt.statistics.mcnemar import mcnemar, paired_difference
 from minipt.tasks.task import Task
 from minipt.transformer.base import Base
 

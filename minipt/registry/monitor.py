@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from minipt.learning.observe import Observation
-from minipt.registry.calibration import Reliability, fit_temperature, reliability, rescale
-from minipt.registry.chi_squared import chi_squared, merge_rare
-from minipt.registry.cusum import cusum, group, highest, p_value, smoothed
-from minipt.registry.holm import holm
-from minipt.registry.kolmogorov_smirnov import kolmogorov_smirnov
 from minipt.registry.log import Logged
-from minipt.registry.permutation import distance_of_means
+from minipt.statistics.calibration import Reliability, fit_temperature, reliability, rescale
+from minipt.statistics.chi_squared import chi_squared, merge_rare
+from minipt.statistics.cusum import cusum, group, highest, p_value, smoothed
+from minipt.statistics.holm import holm
+from minipt.statistics.kolmogorov_smirnov import kolmogorov_smirnov
+from minipt.statistics.permutation import distance_of_means
 from minipt.tasks.bag_of_words import confidence_interval
 
 LEVEL = 0.001  # of all tests together, fixed on validation: see this folder's README

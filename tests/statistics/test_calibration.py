@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minipt.registry.calibration import fit_temperature, reliability, rescale
+from minipt.statistics.calibration import fit_temperature, reliability, rescale
 
 optimize = pytest.importorskip("scipy.optimize")
 special = pytest.importorskip("scipy.special")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minipt.registry.chi_squared import chi_squared, merge_rare, survival
+from minipt.statistics.chi_squared import chi_squared, merge_rare, survival
 
 stats = pytest.importorskip("scipy.stats")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from minipt.registry import cusum as module
-from minipt.registry.cusum import SLACK, cusum, group, highest, p_value, smoothed
+from minipt.statistics import cusum as module
+from minipt.statistics.cusum import SLACK, cusum, group, highest, p_value, smoothed
 
 
 def test_the_sums_are_those_of_the_recursion():

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from minipt.registry.holm import holm
+from minipt.statistics.holm import holm
 
 
 def closed(p: np.ndarray) -> list[float]:

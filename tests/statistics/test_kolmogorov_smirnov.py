@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minipt.registry.kolmogorov_smirnov import kolmogorov_smirnov, survival
+from minipt.statistics.kolmogorov_smirnov import kolmogorov_smirnov, survival
 
 stats = pytest.importorskip("scipy.stats")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minipt.registry.mcnemar import mcnemar, paired_difference
+from minipt.statistics.mcnemar import mcnemar, paired_difference
 
 stats = pytest.importorskip("scipy.stats")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minipt.registry.permutation import distance_of_means, relabellings, whiten
+from minipt.statistics.permutation import distance_of_means, relabellings, whiten
 
 stats = pytest.importorskip("scipy.stats")
 
