@@ -127,8 +127,8 @@ class Tables:
         """
         sha256, named = record.get("parent_sha256"), record.get("parent")
         same = self.versions("WHERE sha256 = ?", sha256) if isinstance(sha256, str) else []
-        references = [each.reference for each in same]
-        return named if named in references else references[-1] if references else None
+        same.sort(key=lambda each: (each.reference == named, each.row))
+        return same[-1].reference if same else None
 
     def _refuse(self, name: str, reference: str) -> None:
         versions = self.versions("WHERE name = ?", name)

@@ -81,3 +81,19 @@ def test_a_task_of_other_labels_is_refused(two, base, run):
         two.diff("spam@2", "spam@3", other, base)
     with pytest.raises(MiniptError, match="needs the base"):
         two.diff("spam@2", "spam@3", small_task())
+
+
+def test_only_the_texts_where_one_is_right_tell_the_two_apart(two, base, run, monkeypatch):
+    two.save(run, "spam")
+    rights = iter([[1, 1, 1, 0, 0, 0, 0, 1], [1, 0, 1, 1, 1, 1, 0, 1]])
+
+    def evaluate(*_):
+        right = np.array(next(rights), bool)
+        return replace(run.test, right=right, correct=int(right.sum()), total=len(right))
+
+    monkeypatch.setattr("minipt.registry.compare.evaluate", evaluate)
+    answers = two.diff("spam@2", "spam@3", small_task(), base).answers
+    assert (answers.correct, answers.total) == ((4, 6), 8)
+    assert (answers.gained, answers.lost) == (3, 1)
+    assert answers.difference.mean == pytest.approx(0.25)
+    assert answers.p_value == pytest.approx(2 * (1 + 4) / 2**4)  # four tosses of a coin

@@ -123,12 +123,13 @@ def test_what_is_no_prompt_is_not_kept(registry, tmp_path):
 
 def test_a_parent_is_found_by_what_the_record_says(two, run, base, tmp_path):
     sha256 = two.find("spam@1").sha256
+    two.save(two.path_of(two.find("spam@1")), "copy")
     record = make_record(base, run.task, run, {})
     for n, (said, expected) in enumerate(
         (
             ({"parent": "spam@1", "parent_sha256": sha256}, "spam@1"),
-            ({"parent_sha256": sha256}, "spam@1"),
-            ({"parent": "eggs@7", "parent_sha256": sha256}, "spam@1"),  # of another registry
+            ({"parent_sha256": sha256}, "copy@1"),
+            ({"parent": "eggs@7", "parent_sha256": sha256}, "copy@1"),  # of another registry
             ({"parent": "spam@1", "parent_sha256": "0" * 64}, None),
             ({"parent": 3, "parent_sha256": ["x"]}, None),
         )
