@@ -226,10 +226,8 @@ def _after(version: Version) -> str:
 
 def _tell(version: Version) -> str:
     """Line by line what one wants to know; all else stands in --json."""
-    record, settings = version.record, version.record.get("settings") or {}
-    data, machine = record.get("data") or {}, record.get("machine") or {}
+    record, settings, made = version.record, version.part("settings"), version.part("versions")
     interval = version.interval and "{:.3f} to {:.3f}".format(*version.interval)
-    made = record.get("versions") or {}
     facts = {
         "message": version.message,
         "tags": ", ".join(version.tags),
@@ -238,7 +236,7 @@ def _tell(version: Version) -> str:
         "tuned on from": version.parent,
         "task": version.text("task"),
         "labels": ", ".join(version.labels),
-        "data": data.get("sha256"),
+        "data": version.part("data").get("sha256"),
         "base": version.text("base"),
         "base's fingerprint": version.fingerprint,
         "base's revision": record.get("base_revision"),
@@ -247,8 +245,8 @@ def _tell(version: Version) -> str:
         "seed": record.get("seed"),
         "settings": ", ".join(f"{k}={v}" for k, v in settings.items() if v is not None),
         "versions": ", ".join(f"{name} {number}" for name, number in made.items()),
-        "processor": machine.get("processor"),
-        "BLAS": machine.get("blas"),
+        "processor": version.part("machine").get("processor"),
+        "BLAS": version.part("machine").get("blas"),
     }
     width = max(map(len, facts))
     lines = [version.reference]

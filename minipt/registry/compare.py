@@ -114,7 +114,5 @@ def _facts(version: Version) -> dict[str, object]:
     facts = {name: getattr(version, name) for name in ("fingerprint", "parent", "message")}
     facts |= {name: version.record.get(name) for name in FACTS}
     for group in GROUPS:
-        values = version.record.get(group)
-        values = values if isinstance(values, dict) else {}
-        facts |= {f"{group}.{name}": value for name, value in values.items()}
+        facts |= {f"{group}.{name}": value for name, value in version.part(group).items()}
     return facts

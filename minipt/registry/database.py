@@ -32,7 +32,8 @@ SCHEMA = (
     "CREATE TABLE names (name TEXT PRIMARY KEY, newest INTEGER NOT NULL)",
     # sha256: of the prompt's file; fingerprint: of the base; record, validation: JSON, or NULL
     """CREATE TABLE versions (
-        id INTEGER PRIMARY KEY, name TEXT NOT NULL, number INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL,
+        number INTEGER NOT NULL CHECK (typeof(number) = 'integer' AND number > 0),
         sha256 TEXT NOT NULL, fingerprint TEXT NOT NULL, created TEXT NOT NULL,
         message TEXT NOT NULL, parent TEXT, record TEXT NOT NULL, validation TEXT,
         UNIQUE (name, number))""",

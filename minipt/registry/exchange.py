@@ -78,6 +78,7 @@ def _copy(source: Registry, target: Registry, suffix: str) -> int:
         rows = {table: tables.rows(f"SELECT * FROM {table} ORDER BY rowid") for table in TRAVEL}
     for row in (row for table in TRAVEL for row in rows[table]):
         row["name"] = check_name(row["name"] + suffix)
+        check_name(row.get("tag", "none"), "tag")
         row.pop("id", None)  # it is given anew
         if row.get("parent"):
             row["parent"] = f"{suffix}@".join(row["parent"].split("@"))

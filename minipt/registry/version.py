@@ -33,7 +33,8 @@ class Version:
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels that the prompt chooses from; none for one that writes."""
-        return tuple(self.record.get("labels") or ())
+        labels = self.record.get("labels")
+        return tuple(map(str, labels)) if isinstance(labels, list) else ()
 
     @property
     def accuracy(self) -> float | None:
@@ -52,6 +53,11 @@ class Version:
         """What the record says in words under this key, such as "base" or "task"."""
         value = self.record.get(key)
         return value if isinstance(value, str) else None
+
+    def part(self, key: str) -> dict:
+        """What the record says under this key, such as "settings" or "data"; {}: nothing."""
+        value = self.record.get(key)
+        return value if isinstance(value, dict) else {}
 
     def describe(self) -> dict:
         """All of it, for JSON."""

@@ -106,6 +106,17 @@ def test_damaged_files_of_a_run_are_refused(registry, run, base, tmp_path):
     assert not registry.has("spam")
 
 
+def test_a_record_of_other_types_is_unknown(registry, run, base, tmp_path):
+    record = make_record(base, run.task, run, {})
+    wrong = {"settings": 3, "data": [1], "labels": {"a": 1}, "test_accuracy": "high"}
+    wrong |= {"interval": [0.1], "machine": None, "versions": "old", "task": 7}
+    write_run(tmp_path / "run", record | wrong, run.history, run.prompt, None)
+    version = registry.save(tmp_path / "run", "spam")
+    assert (version.labels, version.accuracy, version.interval) == ((), None, None)
+    assert version.text("task") is None and version.part("settings") == {}
+    assert registry.diff("spam", "spam").facts == {}
+
+
 @pytest.mark.parametrize("run", [None, 3, b"run", np.zeros((2, 3))])
 def test_other_things_cannot_be_kept(registry, run):
     with pytest.raises(MiniptError, match="cannot be kept"):
