@@ -35,7 +35,7 @@ WITHIN = "prompts "
 HEAD = ("name", "version", "tags", "base", "task", "accuracy", "date")
 
 
-@command("show spam@production", REGISTRY)
+@command("show spam@production", REGISTRY, prints="a JSON array, or what the action prints")
 def prompts_command(args: argparse.Namespace) -> None:
     """Keep prompts under names, with numbers, tags and a history.
 
@@ -274,9 +274,9 @@ def _tell_diff(diff: Diff) -> str:
         verdict = f"{diff.second if answers.difference.positive else diff.first} is better"
     return (
         f"{text}\n\n{align(rows)}\n"
-        f"difference {answers.difference}, 95 % interval, paired: {verdict}\n"
+        f"difference {answers.difference}, 95 % interval, paired\n"
         f"{answers.gained:,} texts only the second answers rightly, {answers.lost:,} only the "
-        f"first: McNemar's exact test, p = {answers.p_value:.3g}"
+        f"first: McNemar's exact test, p = {answers.p_value:.3g}\n{verdict}"
     )
 
 

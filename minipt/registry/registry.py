@@ -57,7 +57,8 @@ class Registry:
     ) -> Version:
         """Keep a run, a prompt, or a run's directory as the next version of a name.
 
-        parent: the version that it was tuned on from; None: what the run's record says of it.
+        parent: the version that it was tuned on from; None: what the run's record says of it. A run
+        with labels answers its validation split once more, for what can be watched later.
         """
         name, kept = check_name(name), gather(run)
         if not isinstance(message, str) or not _is_text(message):
