@@ -105,6 +105,38 @@ def test_reading_writes_nothing(used, base):
     } == before
 
 
+def interrupt(registry: Registry, copy: Path) -> None:
+    """A copy of a registry as a power failure leaves it, with a change half in the file."""
+    path = registry.path_of(registry.find("spam@1"))
+    for n in range(3, 31):
+        registry.save(path, "spam", str(n))
+    whole = (registry.directory / "registry.db").read_bytes()
+    with registry.writing() as tables:
+        tables.database.execute("PRAGMA cache_size = 1")  # pages go to the file before the end
+        tables.database.execute("UPDATE versions SET message = 'half' || hex(zeroblob(20000))")
+        shutil.copytree(registry.directory, copy)
+        tables.database.execute("ROLLBACK")
+        tables.database.execute("BEGIN")
+    assert (copy / "registry.db-journal").exists()
+    assert (copy / "registry.db").read_bytes()[: len(whole)] != whole
+
+
+def test_the_next_reader_undoes_what_was_interrupted(two, tmp_path):
+    interrupt(two, tmp_path / "copy")
+    copy = Registry(tmp_path / "copy")
+    assert [each.message for each in copy.versions()][1:] == ["tuned", *map(str, range(3, 31))]
+    assert copy.verify() == []
+
+
+def test_what_was_interrupted_is_not_read_from_a_read_only_disk(two, tmp_path):
+    interrupt(two, tmp_path / "copy")
+    with mount(tmp_path / "mounted", "--bind", "-o", "ro", str(tmp_path / "copy")):
+        if not mounted("-o", "remount,ro,bind", str(tmp_path / "mounted")):
+            pytest.skip("this system mounts nothing read-only")
+        with pytest.raises(MiniptError, match="was left in the middle of a change"):
+            Registry(tmp_path / "mounted").names()
+
+
 def fill(registry: Registry, base) -> int:
     """Keep prompts until the disk is full. Returns how many there were room for."""
     for n in range(1000):
