@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from minipt.commands.arguments import (
-    A_RUN,
     REGISTRY,
     argument,
     base_argument,
@@ -18,7 +17,7 @@ from minipt.commands.arguments import (
     readable,
     task_arguments,
 )
-from minipt.commands.find import find_prompt, open_registry
+from minipt.commands.find import Found, find_prompt, open_registry
 from minipt.errors import MiniptError
 from minipt.files.clock import seconds_of
 from minipt.registry.compare import Diff
@@ -49,7 +48,7 @@ def prompts_command(args: argparse.Namespace) -> None:
 
 @command(
     'runs/sms-spam-tiny-0 spam -m "first try"',
-    argument("run", A_RUN, metavar="RUN"),
+    argument("run", "a run's directory, or its prompt.safetensors", metavar="RUN"),
     argument("name", "without / \\ @ and commas", metavar="NAME"),
     argument("-m", "what is new in this version", dest="message", default="", metavar="MESSAGE"),
     argument("--parent", "the version that it was tuned on from (default: as the run says)"),
@@ -60,6 +59,10 @@ def keep_command(args: argparse.Namespace) -> None:
     """Keep a run's prompt as the next version of a name."""
     registry = open_registry(args)
     found = find_prompt(args, args.run)
+    if found.version:
+        raise MiniptError(
+            f"{found.name} is kept already: give it another name with `minipt prompts tag`"
+        )
     version = registry.save(found.path, args.name, readable(args.message), args.parent)
     print_result(args, version.describe(), f"kept: {version.reference} in {registry.directory}")
 
@@ -99,11 +102,12 @@ def diff_command(args: argparse.Namespace) -> None:
     registry = open_registry(args)
     task = bases = None
     if args.task or args.csv or args.pairs:
-        found = [find_prompt(args, each) for each in (args.first, args.second)]
-        bases = (found[0].load_base(args.base),) * 2
-        if args.base is None and found[1].version.fingerprint != found[0].version.fingerprint:
-            bases = (bases[0], found[1].load_base(None))
-        task = choose_task(args, bases[0])
+        versions = [registry.find(each) for each in (args.first, args.second)]
+        first, second = (Found(registry.path_of(each), registry, each) for each in versions)
+        base = first.load_base(args.base)
+        same = args.base is not None or len({each.fingerprint for each in versions}) == 1
+        bases = (base, base if same else second.load_base(None))
+        task = choose_task(args, base)
     diff = registry.diff(args.first, args.second, task, bases)
     print_result(args, diff.describe(), _tell_diff(diff))
 

@@ -150,11 +150,12 @@ def _check_width(path: Path, place: str, row: list[str], columns: list[str]) -> 
 
 
 def _check_columns(path: Path, columns: list[str], needed: tuple[str, str]) -> None:
-    if missing := sorted({column for column in needed if column not in columns}):
+    needed = dict.fromkeys(needed)  # one column may serve as both
+    if missing := [column for column in needed if column not in columns]:
         raise MiniptError(
             f"{path} has no column {quoted(missing)}: its columns are {quoted(columns):.200}"
         )
-    if twice := sorted({column for column in needed if columns.count(column) > 1}):
+    if twice := [column for column in needed if columns.count(column) > 1]:
         raise MiniptError(f"{path} has two columns {quoted(twice)}: rename one")
 
 

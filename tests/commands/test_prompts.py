@@ -102,12 +102,14 @@ def test_a_resumed_run_has_the_kept_part_as_its_parent(kept, call, job, ctrl_c):
     assert Registry().find("half@2").parent == "half@1"
 
 
-def test_keep_takes_a_run_a_file_and_a_version(kept, call):
-    for given in (RUN, f"{RUN}/prompt.safetensors", "spam@1"):
+def test_keep_takes_a_run_or_its_file(kept, call):
+    for given in (RUN, f"{RUN}/prompt.safetensors"):
         assert call("prompts", "keep", given, "again", "-m", given)[0] == 0
     versions = Registry().versions("again")
-    assert [each.message for each in versions] == [RUN, f"{RUN}/prompt.safetensors", "spam@1"]
+    assert [each.message for each in versions] == [RUN, f"{RUN}/prompt.safetensors"]
     assert len({each.sha256 for each in versions}) == 1
+    status, _, err = call("prompts", "keep", "spam@1", "again")
+    assert status == 1 and "spam@1 is kept already" in one_sentence(err)
 
 
 @pytest.mark.parametrize("name", ["a/b", "a@2", "a,b", "", ".hidden", "x" * 300])
@@ -259,6 +261,9 @@ def test_diff_asks_which_one_is_better(kept, call, job):
     status, out, err = call("prompts", "diff", "spam@1", "spam@2", *CSV)
     assert (status, err) == (0, "")
     assert "95 % interval, paired" in out and "McNemar's exact test, p =" in out
+    for wrong in (RUN, "spam@9"):
+        status, out, err = call("prompts", "diff", "spam@1", wrong, *CSV)
+        assert (status, out) == (1, "") and one_sentence(err)
     answers = as_json(call, "prompts", "diff", "spam@1", "spam@2", *CSV)["answers"]
     assert answers["total"] == 6
     assert answers["gained"] - answers["lost"] == answers["correct"][1] - answers["correct"][0]
