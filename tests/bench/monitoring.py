@@ -55,9 +55,7 @@ def main() -> None:
         pools = ask(base, task)
         levels.append((name, *(str(n) for n in alarms_on_halves(pools["validation"]))))
         rows += [(name, *row) for row in study(task, pools)]
-        print(markdown(levels), markdown(rows), sep="\n", flush=True)
-    if arguments.seeds:
-        print(markdown(lesson(base, arguments.seeds)))
+    print(markdown(levels), markdown(rows), markdown(lesson(base, arguments.seeds)), sep="\n")
 
 
 def ask(base: Base, task: Task) -> Pools:
@@ -89,29 +87,36 @@ def study(task: Task, pools: Pools) -> list[tuple[str, ...]]:
     last = np.flatnonzero(task.test.labels == len(task.labels) - 1)
     rows = []
     for kind in ("quiet", "another domain", "classes shifted", "another language"):
-        everything = join(quiet, pools.get(kind, quiet))
-        late = np.arange(len(quiet.tokens), len(everything.tokens))
-        streams = []
-        for _ in range(STREAMS):
-            indices = rng.integers(0, len(quiet.tokens), LENGTH)  # (LENGTH,)
-            if kind == "classes shifted":  # every second text is of the last class
-                chosen = MIDDLE + np.flatnonzero(rng.random(LENGTH - MIDDLE) < 0.5)
-                indices[chosen] = rng.choice(last, len(chosen))
-            elif kind != "quiet":
-                indices[MIDDLE:] = rng.choice(late, LENGTH - MIDDLE)
-            streams.append(indices)
-        rows.append((kind, *tell(kind, watch_all(pools["validation"], everything, streams))))
+        everything, late, share = quiet, last, 0.5
+        if kind != "classes shifted":
+            everything, share = join(quiet, pools[kind]), float(kind != "quiet")
+            late = np.arange(len(quiet.tokens), len(everything.tokens))
+        streams = draw(rng, len(quiet.tokens), late, share)
+        looks = [n for n in LOOKS if kind == "quiet" or n > MIDDLE]
+        rows.append((kind, *tell(kind, watch_all(pools["validation"], everything, streams, looks))))
     return rows
 
 
+def draw(rng: np.random.Generator, quiet: int, late: np.ndarray, share: float) -> np.ndarray:
+    """Streams of texts by their indices, below `quiet` at first. (STREAMS, LENGTH)
+
+    From the middle on, this share of the texts is drawn from the indices `late`.
+    """
+    streams = rng.integers(0, quiet, (STREAMS, LENGTH))
+    changed = rng.random((STREAMS, LENGTH)) < share
+    changed[:, :MIDDLE] = False
+    streams[changed] = rng.choice(late, changed.sum())
+    return streams
+
+
 def watch_all(
-    validation: Observation, everything: Observation, streams: list[np.ndarray]
+    validation: Observation, everything: Observation, streams: np.ndarray, looks: list[int]
 ) -> dict[str, np.ndarray]:
-    """The adjusted p of each test, for each stream at each look. (STREAMS, looks) each
+    """The adjusted p of each test, for each stream after so many answers. (STREAMS, looks) each
 
     Streams of one length come together, since they share their relabellings.
     """
-    found = [[look(validation, pick(everything, s[:n])) for s in streams] for n in LOOKS]
+    found = [[look(validation, pick(everything, s[:n])) for s in streams] for n in looks]
     return {test: np.array([[p[test] for p in row] for row in found]).T for test in found[0][0]}
 
 
@@ -120,14 +125,18 @@ def tell(kind: str, found: dict[str, np.ndarray]) -> tuple[str, ...]:
     alarms = np.min(list(found.values()), axis=0) <= LEVEL  # (STREAMS, looks)
     at_end = int(alarms[:, -1].sum())
     interval = "{:.3f} to {:.3f}".format(*confidence_interval(at_end, STREAMS))
-    delay = "-"
+    any_look, delay = str(int(alarms.any(1).sum())), "-"
     if kind != "quiet":
-        after = alarms[:, MIDDLE // STEP :]  # (STREAMS, looks)
-        delays = np.where(after.any(1), STEP * (1 + after.argmax(1)), np.inf)
+        delays = np.where(alarms.any(1), STEP * (1 + alarms.argmax(1)), np.inf)
         delay = ", ".join(f"{x:g}" for x in np.percentile(delays, [50, 90], method="lower"))
+    return f"{at_end} of {STREAMS}", interval, any_look, delay, seen_by(found)
+
+
+def seen_by(found: dict[str, np.ndarray]) -> str:
+    """How many streams each test sees at the end, the most first; those that see none left out."""
     counts = {test: int((p[:, -1] <= LEVEL).sum()) for test, p in found.items()}
-    seen = ", ".join(f"{test} {n}" for test, n in counts.items() if n)
-    return f"{at_end} of {STREAMS}", interval, str(int(alarms.any(1).sum())), delay, seen or "-"
+    order = sorted(counts, key=counts.get, reverse=True)
+    return ", ".join(f"{test} {counts[test]}" for test in order if counts[test]) or "-"
 
 
 def lesson(base: Base, seeds: int) -> list[tuple[str, ...]]:
@@ -145,23 +154,12 @@ def lesson(base: Base, seeds: int) -> list[tuple[str, ...]]:
         validation, quiet, late = (observe(base, prompt, some) for some in texts)
         everything, N = join(quiet, late), len(quiet.tokens)
         right = np.append(task.test.labels, np.full(len(short), task.labels.index("spam")))
-        streams = []
-        for _ in range(STREAMS):
-            indices = rng.integers(0, N, LENGTH)
-            chosen = MIDDLE + np.flatnonzero(rng.random(LENGTH - MIDDLE) < 0.5)
-            indices[chosen] = rng.integers(N, N + len(short), len(chosen))
-            streams.append(indices)
-        halves = (np.array(streams)[:, :MIDDLE], np.array(streams)[:, MIDDLE:])
-        is_right, sure = everything.answers == right, everything.probabilities.max(1)
-        numbers = [
-            ", ".join(f"{values[half].mean():.3f}" for half in halves)
-            for values in (sure, is_right)
-        ]
-        found = [look(validation, pick(everything, indices)) for indices in streams]
-        counts = {test: sum(p[test] <= LEVEL for p in found) for test in found[0]}
-        seen = ", ".join(f"{test} {n}" for test, n in counts.items())
-        alarms = sum(min(p.values()) <= LEVEL for p in found)
-        rows.append((str(seed), *numbers, f"{alarms} of {STREAMS}", seen))
+        streams = draw(rng, N, np.arange(N, len(right)), 0.5)
+        halves = streams[:, :MIDDLE], streams[:, MIDDLE:]
+        numbers = (everything.probabilities.max(1), everything.answers == right)  # (N,) each
+        means = [", ".join(f"{x[half].mean():.3f}" for half in halves) for x in numbers]
+        found = watch_all(validation, everything, streams, [LENGTH])
+        rows.append((str(seed), *means, tell("", found)[0], seen_by(found)))
     return rows
 
 

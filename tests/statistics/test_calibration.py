@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import optimize, special
 
 from minipt.statistics.calibration import fit_temperature, reliability, rescale
-
-optimize = pytest.importorskip("scipy.optimize")
-special = pytest.importorskip("scipy.special")
 
 
 def answers(sharpness: float, K: int = 4, N: int = 400):

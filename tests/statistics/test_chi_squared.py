@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from minipt.statistics.chi_squared import chi_squared, merge_rare, survival
-
-stats = pytest.importorskip("scipy.stats")
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 31, 100, 400])

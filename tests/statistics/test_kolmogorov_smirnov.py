@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from minipt.statistics.kolmogorov_smirnov import kolmogorov_smirnov, survival
-
-stats = pytest.importorskip("scipy.stats")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 10, 50, 139, 140, 141, 258, 515, 1000, 20_000])

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from minipt.statistics.mcnemar import mcnemar, paired_difference
-
-stats = pytest.importorskip("scipy.stats")
 
 
 def answers(both: int, only_first: int, only_second: int, neither: int):

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from minipt.statistics.permutation import distance_of_means, relabellings, whiten
-
-stats = pytest.importorskip("scipy.stats")
 
 
 def samples(seed: int, shift: float, n: int = 60, m: int = 45, D: int = 4):
