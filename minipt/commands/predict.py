@@ -64,12 +64,13 @@ def predict_command(args: argparse.Namespace) -> None:
     base = found[0].load_base(args.base)
     prompts = [each.load_labelled(base) for each in found]
     header, rows, texts = _texts(args, words)
+    added = _added_columns(args, header, prompts[0].about["labels"])
     pairs = zip(found, prompts, strict=True)
     answers = [_answer(args, base, each, prompt, texts) for each, prompt in pairs]
     if cut := sum(each.cut for one in answers for each in one.predictions):
         print(f"texts too long for the base, which lost their beginning: {cut}", file=sys.stderr)
     if args.save:
-        _save(args, header, rows, answers[0])
+        _save(args, [*header, *added], rows, answers[0])
     elif args.json:
         _print_json(texts, answers)
     else:
@@ -162,20 +163,25 @@ def _print_table(texts: list[str], answers: list[Answers]) -> None:
     print(align(rows, sides))
 
 
+def _added_columns(args: argparse.Namespace, header: list[str], labels: list[str]) -> list[str]:
+    """The columns of --save behind a table's own. Raises MiniptError for one that is there."""
+    shares = [f"p({label})" for label in labels]
+    added = ["answer", *shares, "cut", *(["id"] if args.log or args.log_texts else [])]
+    if args.save and (twice := [name for name in added if name in header]):
+        raise MiniptError(f"{args.csv} has a column {quoted(twice)} already: rename it")
+    return added
+
+
 def _save(
     args: argparse.Namespace, header: list[str], rows: list[list[str]], answers: Answers
 ) -> None:
     """Write the table, with the answers in columns behind its own."""
-    shares = [f"p({label})" for label in answers.labels]
-    added = ["answer", *shares, "cut", *([] if answers.ids is None else ["id"])]
-    if twice := [name for name in added if name in header]:
-        raise MiniptError(f"{args.csv} has a column {quoted(twice)} already: rename it")
     with (
         complete_file(args.save) as partial,
         open(partial, "w", encoding="utf-8", newline="") as file,
     ):
         table = csv.writer(file)
-        table.writerow(header + added)
+        table.writerow(header)
         for row, (each, logged) in zip(rows, answers.rows(), strict=True):
             table.writerow([*row, each.label, *each.probabilities.values(), int(each.cut), *logged])
     print(f"answers written to {args.save}: {len(rows):,}", file=sys.stderr)

@@ -394,8 +394,9 @@ def test_a_table_that_cannot_be_answered_is_refused(kept, call):
         ("text,answer\na,1\n", "has a column 'answer' already"),
     ):
         Path("mine.csv").write_text(content)
-        status, _, err = call(*line, "--save", "answers.csv")
+        status, _, err = call(*line, "--save", "answers.csv", "--log")
         assert status == 1 and sentence in one_sentence(err)
+    assert Registry().logged("spam").ids.size == 0  # nothing was answered
     for wrong in (
         ("predict", "spam@1", "--csv", "mine.csv"),
         ("predict", "spam@1", "--text-column", "text", "x"),
