@@ -54,9 +54,12 @@ def rescale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
     The logits are log p up to a number that softmax does not see. No answer changes.
     """
-    logits = _logarithms(probabilities) / temperature  # (N, K)
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    return shares / shares.sum(1, keepdims=True)
+    shares = _logarithms(probabilities)  # (N, K), and changed in place: N may be a million
+    shares /= temperature
+    shares -= shares.max(1, keepdims=True)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(1, keepdims=True)
+    return shares
 
 
 def fit_temperature(probabilities: np.ndarray, right: np.ndarray) -> float:
@@ -81,4 +84,5 @@ def fit_temperature(probabilities: np.ndarray, right: np.ndarray) -> float:
 
 
 def _logarithms(probabilities: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probabilities, LEAST, dtype=np.float64))
+    positive = np.maximum(probabilities, LEAST, dtype=np.float64)
+    return np.log(positive, out=positive)
