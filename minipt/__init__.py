@@ -13,6 +13,8 @@ goes out and in what order to read its files.
     loading      weights of other people
     results      what a run becomes
     page         a training step as a page to click through
+    statistics   tests of significance, and calibration
+    registry     a prompt's life: versions, tags, a log
     rivals       what one would try instead
     studies      whether it works
     commands     the command line
@@ -39,6 +41,7 @@ from minipt.transformer.trace import Trace
 __all__ = [
     "Batch",
     "MiniptError",
+    "Registry",
     "SoftPrompt",
     "Trace",
     "check_gradient",
@@ -59,7 +62,7 @@ __all__ = [
     "xray",
 ]
 # Public names that few need: they are imported when first asked for.
-LAZY = {"xray": "minipt.page.xray"}
+LAZY = {"xray": "minipt.page.xray", "Registry": "minipt.registry.registry"}  # needs sqlite3
 
 
 def __getattr__(name: str) -> object:
