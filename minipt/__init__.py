@@ -25,7 +25,8 @@ goes out and in what order to read its files.
 import importlib
 
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import evaluate, predict
+from minipt.learning.evaluate import evaluate
+from minipt.learning.predict import predict
 from minipt.learning.tune import tune
 from minipt.loading.load import load_base
 from minipt.maths.gradcheck import check_gradient, compare

@@ -14,16 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from minipt.commands.arguments import A_RUN, REGISTRY, argument, base_argument, command, readable
 from minipt.commands.find import Found, find_prompt
 from minipt.commands.terminal import command_line, is_closed
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_file
-from minipt.learning.evaluate import Prediction
-from minipt.learning.observe import observe
+from minipt.learning.observe import Prediction, observe_each
 from minipt.prompting.prompt import SoftPrompt
 from minipt.results.tables import align, decimals
-from minipt.tasks.rows import quoted, read_table
+from minipt.tasks.rows import quoted, read_mixed, read_table
 from minipt.transformer.base import Base
 
 
@@ -47,6 +48,12 @@ class Answers:
     argument("run", A_RUN, nargs="?", metavar="RUN"),
     argument("texts", "default: the lines of standard input", nargs="*", metavar="TEXT"),
     argument("--each", "in place of RUN several, which all answer each text", metavar="RUN,RUN"),
+    argument(
+        "--mixed",
+        "in place of RUN and TEXT: JSON lines with a prompt and a text",
+        type=Path,
+        metavar="FILE",
+    ),
     argument("--csv", "a table of texts, in place of arguments", type=Path, metavar="FILE"),
     argument("--text-column", "the table's column of texts", metavar="COLUMN"),
     argument("--save", "write the table with the answers", type=Path, metavar="FILE.csv"),
@@ -59,22 +66,25 @@ class Answers:
 def predict_command(args: argparse.Namespace) -> None:
     """Answer texts with a tuned prompt, or with several over one base."""
     runs, words = _runs_and_words(args)
+    mixed = [(run, readable(text)) for run, text in read_mixed(args.mixed)] if args.mixed else []
+    runs = runs or list(dict.fromkeys(run for run, _ in mixed))
     found = [find_prompt(args, run) for run in runs]
     _check_kept(args, found)
     base = found[0].load_base(args.base)
     prompts = [each.load_labelled(base) for each in found]
-    header, rows, texts = _texts(args, words)
+    header, rows, texts = ([], [], []) if mixed else _texts(args, words)
     added = _added_columns(args, header, prompts[0].about["labels"])
-    pairs = zip(found, prompts, strict=True)
-    answers = [_answer(args, base, each, prompt, texts) for each, prompt in pairs]
+    asked = [(runs.index(run), text) for run, text in mixed]
+    asked = asked or [(k, text) for text in texts for k in range(len(runs))]
+    answers = _answer(args, base, found, prompts, asked)
     if cut := sum(each.cut for one in answers for each in one.predictions):
         print(f"texts too long for the base, which lost their beginning: {cut}", file=sys.stderr)
     if args.save:
         _save(args, [*header, *added], rows, answers[0])
     elif args.json:
-        _print_json(texts, answers)
+        _print_json(asked, answers)
     else:
-        _print_table(texts, answers)
+        _print_table(asked, answers)
 
 
 def _runs_and_words(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -84,7 +94,11 @@ def _runs_and_words(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         args.parser.error("--save writes the table of --csv with the answers of one RUN")
     if bool(args.csv) != bool(args.text_column):
         args.parser.error("--csv and --text-column belong together")
-    if args.each:
+    if args.mixed and (words or args.each or args.csv):
+        args.parser.error("--mixed has prompts and texts of its own: leave the others out")
+    if args.mixed:
+        runs = []
+    elif args.each:
         runs = args.each.split(",")
         if len(set(runs)) < len(runs) or not all(runs):
             args.parser.error("--each names prompts, each once, with commas between")
@@ -122,40 +136,49 @@ def _texts(args: argparse.Namespace, words: list[str]) -> tuple[list, list, list
 
 
 def _answer(
-    args: argparse.Namespace, base: Base, found: Found, prompt: SoftPrompt, texts: list[str]
-) -> Answers:
-    seen, ids = observe(base, prompt, texts), None
-    if args.log or args.log_texts:
-        kept = texts if args.log_texts else None
-        ids = found.registry.log(found.version.reference, seen, kept)
-    return Answers(found, seen.labels, seen.predictions(), ids)
+    args: argparse.Namespace,
+    base: Base,
+    found: list[Found],
+    prompts: list[SoftPrompt],
+    asked: list[tuple[int, str]],
+) -> list[Answers]:
+    """Of each prompt the answers to its own texts. asked: the index of a prompt, and a text."""
+    which, texts = np.array([k for k, _ in asked]), [text for _, text in asked]
+    answers = []
+    for k, seen in enumerate(observe_each(base, prompts, texts, which)):
+        ids = None
+        if args.log or args.log_texts:
+            kept = [text for n, text in asked if n == k] if args.log_texts else None
+            ids = found[k].registry.log(found[k].version.reference, seen, kept)
+        answers.append(Answers(found[k], seen.labels, seen.predictions(), ids))
+    return answers
 
 
 def _lines(
-    texts: list[str], answers: list[Answers]
+    asked: list[tuple[int, str]], answers: list[Answers]
 ) -> Iterator[tuple[str, Answers, Prediction, list[int]]]:
-    """Text by text, the answers of all prompts."""
-    for text, *some in zip(texts, *(one.rows() for one in answers), strict=True):
-        for one, (each, logged) in zip(answers, some, strict=True):
-            yield text, one, each, logged
+    """The answers in the order in which they were asked for."""
+    rows = [one.rows() for one in answers]
+    for k, text in asked:
+        yield text, answers[k], *next(rows[k])
 
 
-def _print_json(texts: list[str], answers: list[Answers]) -> None:
-    for text, one, each, logged in _lines(texts, answers):
+def _print_json(asked: list[tuple[int, str]], answers: list[Answers]) -> None:
+    for text, one, each, logged in _lines(asked, answers):
         answer = {"label": each.label, "probabilities": each.probabilities, "cut": each.cut}
         prompt = {"prompt": one.found.name} if one.found.version or len(answers) > 1 else {}
         ids = dict(zip(["id"], logged, strict=False))
         print(json.dumps({"text": text} | answer | prompt | ids))
 
 
-def _print_table(texts: list[str], answers: list[Answers]) -> None:
+def _print_table(asked: list[tuple[int, str]], answers: list[Answers]) -> None:
     """One prompt has a column for each label; several may have other labels, so each its answer."""
     labels = answers[0].labels if len(answers) == 1 else ()
     rows = [("answer", *labels, "text") if labels else ("prompt", "answer", "sure", "text")]
     sides = "<" + ">" * len(labels) + "<" if labels else "<<><"
     if answers[0].ids is not None:
         rows, sides = [("id", *rows[0])], ">" + sides
-    for text, one, each, logged in _lines(texts, answers):
+    for text, one, each, logged in _lines(asked, answers):
         shares = list(each.probabilities.values())
         shares = decimals(shares if labels else [max(shares)])
         who = [] if labels else [one.found.name]

@@ -1,11 +1,10 @@
-"""What a prompt, or a base without one, answers to texts, and how well it answers a split.
+"""How well a prompt, or a base without one, answers the texts of a split.
 
-In: a base, a prompt, and texts. Out: a `Prediction` for each text; or, if the right answers are
-known, an `Evaluation`, how many answers were right and how sure they were. Learning reads a task in
-the same way: `task_question` says how it is asked, `encode_split` makes token ids of its texts.
+In: a base, a prompt, and texts with the right answers. Out: an `Evaluation`: how many answers were
+right and how sure they were. Learning reads a task in the same way: `task_question` says how it is
+asked, `encode_split` makes token ids of its texts.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,47 +49,6 @@ class Evaluation:
     def cut(self) -> int:
         """How many texts lost their beginning."""
         return int(self.was_cut.sum())
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer to one text."""
-
-    label: str  # the likeliest
-    probabilities: dict[str, float]  # of all labels, in the task's order
-    cut: bool  # the text was too long and lost its beginning
-
-
-def predict(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> list[Prediction]:
-    """The answers of a tuned prompt to new texts, in their order.
-
-    Raises MiniptError for a prompt that was not tuned for labels, or for another base, for texts
-    that are no list of strings, a text without tokens, and answers that are not finite.
-    """
-    check_answerable(base, prompt, texts)
-    labels = prompt.about["labels"]
-    if not len(texts):
-        return []
-    unknown = np.zeros(len(texts), np.int64)  # no answer is right or wrong here
-    evaluation = evaluate(base, prompt, Split(list(texts), unknown))
-    rows = zip(evaluation.probabilities.tolist(), evaluation.was_cut.tolist(), strict=True)
-    return [
-        Prediction(labels[int(np.argmax(row))], dict(zip(labels, row, strict=True)), cut)
-        for row, cut in rows
-    ]
-
-
-def check_answerable(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> None:
-    """Raise MiniptError unless the prompt was tuned for labels and this base, and texts are one."""
-    if not prompt.about.get("labels"):
-        raise MiniptError("this prompt was not tuned for labels: tune one, or use minipt.generate")
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise MiniptError('texts are a list of strings, such as ["a text"]')
-    if prompt.fingerprint != base.fingerprint:
-        raise MiniptError(
-            f"the prompt was made for base {prompt.base_name!r}, not for base {base.name!r}: a "
-            "prompt works only on its own base"
-        )
 
 
 def evaluate(
@@ -151,11 +109,11 @@ def _answer(
 
 
 def task_question(
-    base: Base, prompt: SoftPrompt | None, split: Split | Pairs, task: Task | None
+    base: Base, prompt: SoftPrompt | None, split: Split | Pairs | None, task: Task | None
 ) -> QuestionFormat:
     """How the answers of a split are read: as the task says, or as the prompt remembers.
 
-    Raises MiniptError when neither says it.
+    split: of labels or of responses; None: of labels. Raises MiniptError when neither says it.
     """
     about = prompt.about if prompt else {}
     if isinstance(split, Pairs):

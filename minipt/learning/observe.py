@@ -1,31 +1,27 @@
-"""What a tuned prompt's answers leave to be watched: numbers, without the texts.
+"""What tuned prompts' answers to new texts leave to be watched: numbers, without the texts.
 
-In: a base, a prompt, and texts. Out: an `Observation`: for each text the probabilities of the
-labels, how long the text was and how strange, and where its hidden state lies. `validation.json`
-holds it for the validation split of a run, and the registry's log for texts that came later, so
-that the two can be compared.
+In: a base, one or several prompts, and texts. Out: an `Observation` a prompt: for each text the
+probabilities of the labels, how long the text was and how strange, and where its hidden state lies.
+`validation.json` holds it for the validation split of a run, and the registry's log for texts that
+came later, so that the two can be compared.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from minipt.errors import MiniptError
-from minipt.learning.evaluate import (
-    Prediction,
-    batch_size,
-    check_answerable,
-    encode_split,
-    task_question,
-)
+from minipt.learning.evaluate import batch_size, encode_split, task_question
 from minipt.maths.ops import cross_entropy
+from minipt.prompting.mixed import hidden_reader
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.readout import embeddings, label_logits, readout
-from minipt.prompting.text import Batch, batches
-from minipt.prompting.wiring import hidden_reader
+from minipt.prompting.text import Batch, batch_of
+from minipt.prompting.threads import in_threads
 from minipt.tasks.task import Split
 from minipt.transformer.base import Base
 from minipt.transformer.trace import ForwardOnly
@@ -36,6 +32,15 @@ DIGITS = 7  # a float32 has no more
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # SentencePiece's tokens for single bytes
 ARRAYS = {"probabilities": np.float32, "tokens": np.int64, "cut": np.bool_}
 ARRAYS |= {"unknown": np.float32, "hidden": np.float32}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one text."""
+
+    label: str  # the likeliest
+    probabilities: dict[str, float]  # of all labels, in the task's order
+    cut: bool  # the text was too long and lost its beginning
 
 
 @dataclass(frozen=True)
@@ -70,31 +75,108 @@ class Observation:
 
 
 def observe(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> Observation:
-    """Answer at least one text as `minipt.predict` does, and keep what can be watched.
+    """Answer texts as `minipt.predict` does, and keep what can be watched. Raises as it does."""
+    return observe_each(base, [prompt], texts, np.zeros(len(texts), np.int64))[0]
 
-    Raises MiniptError as `minipt.predict` does, and for no text at all.
+
+def observe_each(
+    base: Base, prompts: Sequence[SoftPrompt], texts: Sequence[str], which: np.ndarray
+) -> list[Observation]:
+    """For each prompt the observation of its own texts, in their order.
+
+    which (N,): the index of each text's prompt. Raises MiniptError as `minipt.predict` does.
     """
-    check_answerable(base, prompt, texts)
-    split = Split(list(texts), np.zeros(len(texts), np.int64))  # no answer is right or wrong here
-    question = task_question(base, prompt, split, None)
-    room = base.config.context - len(prompt.vectors)
-    token_rows, targets, cut = encode_split(base, question, split, room)
-    N, labels = len(token_rows), tuple(prompt.about["labels"])
-    probabilities = np.empty((N, len(labels)), np.float32)
-    hidden = np.empty((N, DIRECTIONS), np.float32)
-    read, onto = hidden_reader(base, prompt), directions(base.config.channels)
-    size = batch_size(base, question, targets)
-    for indices, batch in batches(token_rows, targets, question, size):
-        states = read(batch)  # (B, R, C)
-        logits = label_logits(readout(base, states, batch, ForwardOnly()), batch)  # (M, K)
-        losses, probabilities[indices] = cross_entropy(logits, batch.right_choices)
+    for prompt in prompts:
+        check_answerable(base, prompt, texts)
+    own = [[texts[i] for i in (which == k).nonzero()[0]] for k in range(len(prompts))]
+    asked = [_Asked(base, *each) for each in zip(prompts, own, strict=True)]
+    read = hidden_reader(base, prompts)
+
+    def answer(parts: list[tuple[int, np.ndarray, Batch]]) -> None:
+        states = read([(k, batch) for k, _, batch in parts])  # (B, R, C) of each
+        for (k, indices, batch), hidden in zip(parts, states, strict=True):
+            asked[k].take(indices, batch, hidden)
+
+    in_threads(answer, list(_mixed_batches(base, asked)))
+    return [each.observation() for each in asked]
+
+
+class _Asked:
+    """A prompt's texts as token ids, and what is filled in as they are answered."""
+
+    def __init__(self, base: Base, prompt: SoftPrompt, texts: list[str]) -> None:
+        self.base, self.labels = base, tuple(prompt.about["labels"])
+        self.question = task_question(base, prompt, None, None)
+        room = base.config.context - len(prompt.vectors)
+        self.rows, self.cut = [], np.zeros(0, bool)
+        if texts:
+            split = Split(texts, np.zeros(len(texts), np.int64))  # nothing is right or wrong here
+            self.rows, _, self.cut = encode_split(base, self.question, split, room)
+        self.probabilities = np.empty((len(texts), len(self.labels)), np.float32)
+        self.hidden = np.empty((len(texts), DIRECTIONS), np.float32)
+
+    @property
+    def rows_read(self) -> int:
+        """R: how many rows of each text are read out."""
+        return max(map(len, self.question.label_tails or ([0],)))
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        return batch_of([self.rows[i] for i in indices], [0] * len(indices), self.question)
+
+    def take(self, indices: np.ndarray, batch: Batch, hidden: np.ndarray) -> None:
+        """Fill in the answers to some texts. hidden (B, R, C)"""
+        logits = readout(self.base, hidden, batch, ForwardOnly())
+        logits = label_logits(logits, batch)  # (n, K)
+        losses, self.probabilities[indices] = cross_entropy(logits, batch.right_choices)
         if not np.isfinite(losses).all():
             raise MiniptError("with this prompt the answer is not a finite number: tune it again")
-        hidden[indices] = _state_that_is_read(base, states, batch) @ onto
-    tokens = np.array([len(row) for row in token_rows])
-    single = single_characters(base)
-    unknown = np.array([np.isin(row, single).mean() for row in token_rows], np.float32)
-    return Observation(labels, probabilities, tokens, cut, unknown, hidden)
+        onto = directions(self.base.config.channels)
+        self.hidden[indices] = _state_that_is_read(self.base, hidden, batch) @ onto
+
+    def observation(self) -> Observation:
+        single = single_characters(self.base)
+        tokens = np.array([len(row) for row in self.rows], np.int64)
+        unknown = np.array([np.isin(row, single).mean() for row in self.rows], np.float32)
+        parts = (self.probabilities, tokens, self.cut, unknown, self.hidden)
+        return Observation(self.labels, *parts)
+
+
+def _mixed_batches(
+    base: Base, asked: Sequence[_Asked]
+) -> Iterator[list[tuple[int, np.ndarray, Batch]]]:
+    """All texts in batches of like length; of each prompt in it the texts' indices and a Batch.
+
+    A base that is not causal answers one prompt's texts at a time. All texts of a batch have as
+    many rows that are read.
+    """
+    apart = [k if not base.config.causal else each.rows_read for k, each in enumerate(asked)]
+    texts = [
+        (apart[k], len(row), k, i)
+        for k, each in enumerate(asked)
+        for i, row in enumerate(each.rows)
+    ]
+    for _, group in groupby(sorted(texts), key=lambda text: text[0]):
+        group = list(group)
+        size = min(batch_size(base, asked[k].question, np.zeros(0)) for _, _, k, _ in group)
+        for start in range(0, len(group), size):
+            chunk = sorted(group[start : start + size], key=lambda text: text[2])
+            yield [
+                (k, indices := np.array([i for *_, i in some]), asked[k].batch(indices))
+                for k, some in groupby(chunk, key=lambda text: text[2])
+            ]
+
+
+def check_answerable(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> None:
+    """Raise MiniptError unless the prompt was tuned for labels and this base, and texts are one."""
+    if not prompt.about.get("labels"):
+        raise MiniptError("this prompt was not tuned for labels: tune one, or use minipt.generate")
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise MiniptError('texts are a list of strings, such as ["a text"]')
+    if prompt.fingerprint != base.fingerprint:
+        raise MiniptError(
+            f"the prompt was made for base {prompt.base_name!r}, not for base {base.name!r}: a "
+            "prompt works only on its own base"
+        )
 
 
 def directions(channels: int) -> np.ndarray:

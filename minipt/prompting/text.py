@@ -278,10 +278,10 @@ def batches(
         rng.shuffle(groups)
     for group in groups:
         rows, answers = [token_rows[i] for i in group], [targets[i] for i in group]
-        yield group, _batch(rows, answers, question)
+        yield group, batch_of(rows, answers, question)
 
 
-def _batch(rows: list[np.ndarray], answers: list, question: QuestionFormat) -> Batch:
+def batch_of(rows: list[np.ndarray], answers: list, question: QuestionFormat) -> Batch:
     """Texts side by side. answers: for each text its class, or the tokens of its response."""
     labels = None
     if question.label_tails is not None:

@@ -179,7 +179,7 @@ def answerer(base: Base, prompt: SoftPrompt | None) -> Answerer:
 
     In front of a causal base the prompt runs now and never again, else in front of every text.
     """
-    _check_prompt(base, prompt)
+    check_prompt(base, prompt)
     past = run_prompt(base, prompt) if base.config.causal else None
     if base.config.causal or prompt is None:
         return lambda batch: logits_after(base, batch, past)
@@ -211,15 +211,6 @@ def hidden_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
     """The same with the prompt in front of every text. (B, R, C)"""
     stream = _joined_stream(base, vectors.astype(base.dtype), batch)
     return forward(StreamLayout(base, stream, ForwardOnly()))[0]
-
-
-def hidden_reader(base: Base, prompt: SoftPrompt) -> Callable[[Batch], np.ndarray]:
-    """As `answerer`, a function from batches to the hidden states of the answers. (B, R, C)"""
-    _check_prompt(base, prompt)
-    if base.config.causal:
-        past = run_prompt(base, prompt)
-        return lambda batch: hidden_after(base, batch, past)
-    return lambda batch: hidden_together(base, prompt.vectors, batch)
 
 
 def _prompt_stream(base: Base, vectors: np.ndarray) -> Stream:
@@ -268,7 +259,8 @@ def _forward_and_back(
     return float(loss), *backward(layout, dhidden)
 
 
-def _check_prompt(base: Base, prompt: SoftPrompt | None) -> None:
+def check_prompt(base: Base, prompt: SoftPrompt | None) -> None:
+    """Raise MiniptError for a prompt of another width, or with numbers that are not finite."""
     if prompt is None:
         return
     P, C = prompt.vectors.shape
@@ -285,7 +277,7 @@ def _check_prompt(base: Base, prompt: SoftPrompt | None) -> None:
 
 def _check(base: Base, batch: Batch, prompt: SoftPrompt | None) -> None:
     config = base.config
-    _check_prompt(base, prompt)
+    check_prompt(base, prompt)
     P, T = len(prompt.vectors) if prompt else 0, batch.ids.shape[1]
     if P + T > config.context:
         raise MiniptError(

@@ -21,6 +21,7 @@ Row = tuple[str, str, str]  # its place, such as "line 2", and the texts of its 
 
 PROMPT, RESPONSE = "prompt", "response"  # the columns of a file of pairs
 COMPLETION = "completion"  # another name of a response
+TEXT = "text"  # beside "prompt" in a file of texts for several prompts
 # How other files begin than text in UTF-8.
 BEGINNINGS = {
     b"\x1f\x8b": "is compressed by gzip: unpack it",
@@ -60,8 +61,16 @@ def read_table(path: Path, text_column: str) -> tuple[list[str], list[list[str]]
 def read_pairs(path: Path) -> Iterator[Example]:
     """The prompts and responses of a file. Raises MiniptError as `load_pairs` does."""
     is_json = path.suffix.lower() in (".jsonl", ".json")
-    rows = _json_rows(path) if is_json else _csv_rows(path, PROMPT, RESPONSE)
+    rows = _json_rows(path, RESPONSE) if is_json else _csv_rows(path, PROMPT, RESPONSE)
     return _filled(path, rows, PROMPT, RESPONSE)
+
+
+def read_mixed(path: Path) -> list[Example]:
+    """Texts for several prompts: a prompt's name and a text on each line, or in an array, of JSON.
+
+    Raises MiniptError for a file that is not so, has no rows, or has an empty one.
+    """
+    return list(_filled(path, _json_rows(path, TEXT), PROMPT, TEXT))
 
 
 def quoted(names: Iterable[str]) -> str:
@@ -207,49 +216,50 @@ def _refuse_swallowed(
             )
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
-    """The pairs of JSON lines, or of one array."""
+def _json_rows(path: Path, second: str) -> Iterator[Row]:
+    """The pairs of JSON lines, or of one array. second: the name beside "prompt"."""
     lines = enumerate(_lines(path), start=1)
     number, line = next(((n, each) for n, each in lines if each.strip()), (0, ""))
     if line.lstrip().startswith("["):
-        array = _parse(path, number, line + "".join(rest for _, rest in lines))
+        array = _parse(path, number, line + "".join(rest for _, rest in lines), second)
         for number, pair in enumerate(array, start=1):
-            yield _pair(path, f"entry {number}", pair)
+            yield _pair(path, f"entry {number}", pair, second)
         return
     while line:
         if line.strip():
-            yield _pair(path, f"line {number}", _parse(path, number, line))
+            yield _pair(path, f"line {number}", _parse(path, number, line, second), second)
         number, line = next(lines, (0, ""))
 
 
-def _parse(path: Path, line: int, text: str) -> object:
+def _parse(path: Path, line: int, text: str, second: str) -> object:
     """The JSON of a text that begins at a line of the file."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         end = min(getattr(error, "pos", 0), len(text.rstrip()))
-        raise _no_pair(path, f"line {line + text.count(chr(10), 0, end)}") from error
+        raise _no_pair(path, f"line {line + text.count(chr(10), 0, end)}", second) from error
 
 
-def _pair(path: Path, place: str, found: object) -> Row:
+def _pair(path: Path, place: str, found: object, second: str) -> Row:
     """The two texts of an object."""
     if not isinstance(found, dict):
-        raise _no_pair(path, place)
-    names = (PROMPT, _response_in(found))
+        raise _no_pair(path, place, second)
+    names = (PROMPT, _response_in(found) if second == RESPONSE else second)
     if any(name not in found for name in names):
-        raise _no_pair(path, place, f", but {quoted(found):.100}: write them under these names")
+        advice = f", but {quoted(found):.100}: write them under these names"
+        raise _no_pair(path, place, second, advice)
     texts = [found[name] for name in names]
     try:
         for text in texts:
             text.encode()  # an escape such as \ud800 is half a character
     except (AttributeError, ValueError) as error:
-        raise _no_pair(path, place) from error
+        raise _no_pair(path, place, second) from error
     return place, *texts
 
 
-def _no_pair(path: Path, place: str, advice: str | None = None) -> MiniptError:
+def _no_pair(path: Path, place: str, second: str, advice: str | None = None) -> MiniptError:
     advice = advice or f": mend that {place.split()[0]}"
-    texts = f"no JSON object with the texts {PROMPT!r} and {RESPONSE!r}"
+    texts = f"no JSON object with the texts {PROMPT!r} and {second!r}"
     return MiniptError(f"{path} has at {place} {texts}{advice}")
 
 

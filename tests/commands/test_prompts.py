@@ -415,3 +415,31 @@ def test_an_order_of_arguments_changes_nothing(kept, call):
     assert call("predict", "--base", base, "spam@1", *TEXTS)[1] == expected
     assert call("predict", "spam@1", "--base", base, *TEXTS)[1] == expected
     assert call("predict", "spam@1", TEXTS[0], "--base", base, TEXTS[1])[1] == expected
+
+
+def test_lines_with_prompts_of_their_own_are_answered_in_their_order(kept, call):
+    call("prompts", "tag", "spam@1", "production")
+    lines = [{"prompt": who, "text": text} for text in TEXTS for who in ("spam@production", RUN)]
+    Path("mixed.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    status, out, err = call("predict", "--mixed", "mixed.jsonl", "--json")
+    assert (status, err) == (0, "")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [each["text"] for each in answers] == [line["text"] for line in lines]
+    assert out == call("predict", "--each", f"spam@production,{RUN}", *TEXTS, "--json")[1]
+    assert "prompt" in call("predict", "--mixed", "mixed.jsonl")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "match"),
+    [
+        ("", "mixed.jsonl has no rows: add some, with 'prompt' and 'text'"),
+        ('{"prompt": "spam"}', "has at line 1 no JSON object with the texts 'prompt' and 'text'"),
+        ('{"prompt": "spam", "text": " "}', "1 rows with an empty 'prompt' or 'text'"),
+        ('{"prompt": "nobody", "text": "x"}', "nobody"),
+    ],
+)
+def test_lines_that_cannot_be_answered_are_refused(kept, call, lines, match):
+    Path("mixed.jsonl").write_text(lines)
+    status, _, err = call("predict", "--mixed", "mixed.jsonl")
+    assert status == 1 and match.replace("'", "") in err.replace("'", "")
+    assert call("predict", "--mixed", "mixed.jsonl", "--each", "spam", "x")[0] == 2

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from helpers.bases import base_with_tokenizer, small_task
+from helpers.bases import base_that_reads, base_with_tokenizer, small_task
 
 import minipt
 from minipt.errors import MiniptError
@@ -108,3 +108,56 @@ def test_a_prompt_of_another_base_is_refused():
     run = minipt.tune(base, small_task(), length=2, steps=1)
     with pytest.raises(MiniptError, match="made for base 'random-0', not for base 'random-1'"):
         minipt.predict(other, run.prompt, ["a day"])
+
+
+def several(base) -> list:
+    """Prompts that differ in length, template, labels and head."""
+    words = ("good day", "good night", "bad", "a", "b")
+    five = replace(small_task(), labels=words, label_words=tuple(f" {word}" for word in words))
+    tasks = [small_task(), replace(small_task(), template="Say: {text} ="), small_task()]
+    tasks += [five] if base.config.causal else []  # of several tokens
+    heads = [False, False, True, False]
+    return [
+        minipt.tune(base, each, length=n + 2, steps=2, batch_size=4, seed=n, head=heads[n]).prompt
+        for n, each in enumerate(tasks)
+    ]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
+def test_texts_with_prompts_of_their_own_are_answered_as_one_by_one(family: str):
+    base = base_that_reads(family, context=100)
+    prompts = several(base)
+    texts = [f"{text} number {n}" for n, text in enumerate(TEXTS * 6)]
+    which = np.random.default_rng(0).integers(0, len(prompts), len(texts))
+    together = minipt.predict(base, prompts, texts, which)
+    for k, text, answer in zip(which, texts, together, strict=True):
+        (alone,) = minipt.predict(base, prompts[k], [text])
+        assert (answer.label, answer.cut) == (alone.label, alone.cut)
+        assert answer.probabilities == pytest.approx(alone.probabilities, rel=1e-5, abs=1e-6)
+
+
+def test_a_hundred_prompts_answer_one_batch(base, prompt):
+    rng = np.random.default_rng(0)
+    prompts = [
+        replace(prompt, vectors=rng.normal(size=prompt.vectors.shape).astype(np.float32))
+        for _ in range(100)
+    ]
+    texts = ["a good day"] * 100
+    together = minipt.predict(base, prompts, texts, which=range(100))
+    for k in range(0, 100, 7):
+        (alone,) = minipt.predict(base, prompts[k], texts[:1])
+        assert together[k].probabilities == pytest.approx(alone.probabilities, rel=1e-5)
+    assert len({answer.probabilities["good"] for answer in together}) > 90
+
+
+@pytest.mark.parametrize("which", [None, [0], [0, 1, 2, 0], [0, -1, 0, 0], [0.0, 1.0, 0.0, 0.0]])
+def test_which_has_a_prompt_for_each_text(base, prompt, which):
+    match = "which says for each of the 4 texts the index of its prompt, 0 to 1"
+    with pytest.raises(MiniptError, match=match):
+        minipt.predict(base, [prompt, prompt], TEXTS, which)
+
+
+def test_a_prompt_of_another_base_among_several_is_refused(base, prompt):
+    other = replace(prompt, fingerprint="0" * 64, base_name="another")
+    with pytest.raises(MiniptError, match="made for base 'another'"):
+        minipt.predict(base, [prompt, other], TEXTS, [0, 1, 0, 0])
