@@ -15,9 +15,13 @@ goes out and in what order to read its files.
     rivals       what one would try instead
     studies      whether it works
     commands     the command line
+    course       the exercises of the notebooks, and their checks
 
 `errors` serves all.
 """
+
+from importlib import import_module
+from types import ModuleType
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate, predict
@@ -54,3 +58,10 @@ __all__ = [
     "predict",
     "tune",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`minipt.course`, which is imported when it is first asked for."""
+    if name == "course":
+        return import_module("minipt.course")
+    raise AttributeError(f"module 'minipt' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""The exercises of chapter 1."""
+
+TITLE = "Twenty vectors, one frozen model"
+
+EXERCISES = ()
