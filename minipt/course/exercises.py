@@ -171,7 +171,12 @@ def call(answer: object, inputs: Inputs) -> list:
     if not callable(answer):
         return [answer for _ in inputs]
     with np.errstate(all="ignore"):
-        return [answer(*deepcopy(arguments)) for arguments in inputs]
+        return [answer(*map(_own, arguments)) for arguments in inputs]
+
+
+def _own(argument: object) -> object:
+    """A copy of what a function might write to. A base stays the same, and read-only."""
+    return deepcopy(argument) if isinstance(argument, np.ndarray | list | dict) else argument
 
 
 def is_one_number(value: object) -> bool:

@@ -113,7 +113,8 @@ def reveal(name: str) -> None:
         _tell(name, Verdict(OPEN, "nothing is revealed without a guess."))
         return
     value, mine = _short(exercise.measure()), _short(record.guesses[name])
-    _tell(name, Verdict(RIGHT, f"your guess {mine}, the value {value}. {exercise.lesson}"))
+    record.verdicts[name] = Verdict(RIGHT, f"your guess {mine}, the value {value}.")
+    print(f"{name}: {record.verdicts[name].sentence} {exercise.lesson}")
 
 
 def band(value: float, low: float, high: float, why: str) -> None:
