@@ -35,7 +35,6 @@ from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent
 SOURCES = sorted((FOLDER / "source").glob("[0-9][0-9]-*.py"))
-SECONDS = 60  # a cell
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -107,14 +106,18 @@ def kernel_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run all cells in the folder and put in place what they show; raise where a cell does."""
+def execute(notebook: NotebookNode, folder: Path, seconds: int | None = None) -> None:
+    """Run all cells in the folder and put in place what they show; raise where a cell does.
+
+    seconds: the most that a cell may take; None: there is no limit.
+    """
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook,
-        timeout=SECONDS,
+        timeout=seconds,
+        startup_timeout=600,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,

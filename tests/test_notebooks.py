@@ -17,6 +17,7 @@ from minipt.course import record
 CHAPTERS = make.SOURCES
 STUDENTS, SOLVED = (list(each) for each in zip(*map(make.paths, CHAPTERS), strict=True))
 EARLIER = sorted(set(make.FOLDER.glob("*.ipynb")) - set(STUDENTS))
+SECONDS = 60  # a cell
 LARGEST = 300_000  # bytes
 PASSED = re.compile(r"^All (\d+) checks passed\.$", re.M)
 STANDS_IN = "not in the cache"  # what a reader is told of random numbers, or of the toy set
@@ -56,7 +57,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def ran(path: Path) -> tuple[nbformat.NotebookNode, Path]:
         notebook = nbformat.read(path, as_version=4)
-        make.execute(notebook, folder)
+        make.execute(notebook, folder, SECONDS)
         assert_clean(notebook)
         assert not cache.exists(), "a notebook fetches nothing"
         return notebook, folder

@@ -260,7 +260,7 @@ course.check("1d", majority_accuracy)
 # %%
 def balanced_accuracy(counts):
     """counts (K, K): right class by rows, answer by columns -> a number from 0 to 1"""
-    # solution: the mean over the classes of right answers by texts of the class
+    # solution: the mean of what each class has right, of all its texts
     return (counts.diagonal() / counts.sum(1)).mean()
     # end
 
