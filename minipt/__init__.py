@@ -18,11 +18,12 @@ goes out and in what order to read its files.
     rivals       what one would try instead
     studies      whether it works
     commands     the command line
+    course       the exercises of the notebooks, and their checks
 
 `errors` serves all.
 """
 
-import importlib
+from importlib import import_module
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate
@@ -62,14 +63,20 @@ __all__ = [
     "tune",
     "xray",
 ]
-# Public names that few need: they are imported when first asked for.
-LAZY = {"xray": "minipt.page.xray", "Registry": "minipt.registry.registry"}  # needs sqlite3
+# What few need is imported when it is first asked for; the registry also needs sqlite3.
+LAZY = {
+    "Registry": "minipt.registry.registry",
+    "course": "minipt.course",
+    "xray": "minipt.page.xray",
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(LAZY[name]), name)
+    module = import_module(LAZY[name])
+    value = module if name == "course" else getattr(module, name)
+    globals()[name] = value
     return value
 
 

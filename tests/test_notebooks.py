@@ -1,68 +1,32 @@
-"""Every notebook runs from top to bottom, finds what it claims, and is stored clean and small.
+"""The course's notebooks are what their scripts make, run from top to bottom, and are clean.
 
-`python tests/test_notebooks.py` executes them and stores what they print and draw, with the real
-bases and messages in the cache. The tests run with an empty cache, where others stand in for them.
+The tests run them with an empty cache and without a network. The notebooks of the earlier form,
+which have no script, find what they claim.
 """
 
 import json
-import os
 import re
-import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+import make
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-import minipt
+from minipt.course import record
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+CHAPTERS = make.SOURCES
+STUDENTS, SOLVED = (list(each) for each in zip(*map(make.paths, CHAPTERS), strict=True))
+EARLIER = sorted(set(make.FOLDER.glob("*.ipynb")) - set(STUDENTS))
 SECONDS = 60  # a cell
 LARGEST = 300_000  # bytes
 PASSED = re.compile(r"^All (\d+) checks passed\.$", re.M)
 STANDS_IN = "not in the cache"  # what a reader is told of random numbers, or of the toy set
 # A machine's own paths, and what a failing cell or a terminal would leave.
 UNWANTED = re.compile(r"/(?:home|root|tmp|usr|opt|var|Users)/|[A-Z]:\\|Traceback|Warning|\x1b")
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
-
-notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 
 
-def kernel_environment(folder: Path) -> dict[str, str]:
-    """Variables under which the kernel `python3` is this interpreter with this `minipt`."""
-    spec = folder / "kernels" / "python3" / "kernel.json"
-    spec.parent.mkdir(parents=True)
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
-    return {
-        "JUPYTER_PATH": str(folder),
-        "IPYTHONDIR": str(folder / "ipython"),
-        "PYTHONPATH": str(Path(minipt.__file__).parents[1]),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        # Two BLAS threads that wait for a core which others use are many times slower than one.
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-
-
-def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
-    """Run all cells in the folder and put in place what they show; raise where a cell does."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    client = NotebookClient(
-        notebook,
-        timeout=SECONDS,
-        kernel_name="python3",
-        record_timing=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
-    client.execute()
-    notebook.metadata = nbformat.from_dict(METADATA)
+def notebooks(paths: list[Path]):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.name)
 
 
 def outputs_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -82,54 +46,90 @@ def assert_clean(notebook: nbformat.NotebookNode) -> None:
     assert not UNWANTED.search(printed(notebook))
 
 
-def test_there_is_a_notebook():
-    assert NOTEBOOKS
-
-
-@notebooks
-def test_runs_and_finds_what_it_claims(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name, value in kernel_environment(tmp_path / "jupyter").items():
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that runs a notebook in an empty folder, with an empty cache."""
+    for name, value in make.kernel_environment(tmp_path / "jupyter").items():
         monkeypatch.setenv(name, value)
-    cache = tmp_path / "cache"
+    cache, folder = tmp_path / "cache", tmp_path / "empty"
     monkeypatch.setenv("MINIPT_CACHE", str(cache))
-    folder = tmp_path / "empty"
     folder.mkdir()
+
+    def ran(path: Path) -> tuple[nbformat.NotebookNode, Path]:
+        notebook = nbformat.read(path, as_version=4)
+        make.execute(notebook, folder, SECONDS)
+        assert_clean(notebook)
+        assert not cache.exists(), "a notebook fetches nothing"
+        return notebook, folder
+
+    return ran
+
+
+def answers(folder: Path) -> dict:
+    """What a chapter's summary wrote, which is all that a notebook leaves."""
+    (file,) = folder.iterdir()
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@notebooks(CHAPTERS)
+def test_a_chapter_is_what_its_script_makes(path: Path):
+    """`python notebooks/make.py` makes them again."""
+    for_student, for_teacher = make.paths(path)
+    assert for_student.read_text(encoding="utf-8") == nbformat.writes(make.student(path)) + "\n"
+    stored = nbformat.read(for_teacher, as_version=4)
+    assert make.sources_of(stored) == make.sources_of(make.solved(path))
+
+
+@notebooks(CHAPTERS)
+def test_a_chapter_has_the_headings_of_its_exercises(path: Path):
+    record.begin(int(path.name[:2]))
+    headings = re.findall(r"^# (### \d.*)$", path.read_text(encoding="utf-8"), re.M)
+    assert headings == [each.heading for each in record.results().exercises.values()]
+
+
+@notebooks(SOLVED)
+def test_a_solution_runs_and_all_of_it_is_right(path: Path, run):
+    _, folder = run(path)
+    found = answers(folder)
+    assert found["right"] == found["of"] > 0
+    assert [figure for figure in found["bands"] if not figure["inside"]] == []
+
+
+@notebooks(STUDENTS)
+def test_a_students_notebook_runs_with_every_exercise_open(path: Path, run):
+    _, folder = run(path)
+    exercises = answers(folder)["exercises"]
+    assert {each["status"] for each in exercises.values()} == {"open"}
+
+
+@notebooks(STUDENTS)
+def test_a_students_notebook_has_no_outputs_and_no_solutions(path: Path):
     notebook = nbformat.read(path, as_version=4)
-    stored = PASSED.findall(printed(notebook))
-    execute(notebook, folder)
-    assert_clean(notebook)
+    nbformat.validate(notebook)
+    assert outputs_of(notebook) == []
+    assert "# solution" not in path.read_text(encoding="utf-8")
+
+
+@notebooks(EARLIER)
+def test_runs_and_finds_what_it_claims(path: Path, run):
+    stored = PASSED.findall(printed(nbformat.read(path, as_version=4)))
+    notebook, folder = run(path)
     assert len(stored) == 1 and int(stored[0]) > 0
     assert PASSED.findall(printed(notebook)) == stored
     looks_for_more = any("_is_here(" in cell.source for cell in notebook.cells)
     assert (STANDS_IN in printed(notebook)) == looks_for_more
     assert not list(folder.iterdir()), "a notebook leaves no files"
-    assert not cache.exists(), "a notebook fetches nothing"
 
 
-@notebooks
+@notebooks(SOLVED + EARLIER)
 def test_is_stored_executed_clean_and_small(path: Path):
     assert path.stat().st_size < LARGEST
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert_clean(notebook)
     assert STANDS_IN not in printed(notebook), "stored without the real bases and messages"
-    assert notebook.metadata == METADATA
+    assert notebook.metadata == make.METADATA
     assert not [cell.id for cell in notebook.cells if cell.metadata], "times or an editor's state"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert not UNWANTED.search("".join(cell.source for cell in notebook.cells))
-
-
-def store() -> None:
-    with TemporaryDirectory() as folder:
-        os.environ.update(kernel_environment(Path(folder)))
-        for path in NOTEBOOKS:
-            notebook = nbformat.read(path, as_version=4)
-            execute(notebook, Path(folder))
-            for cell in notebook.cells:
-                cell.metadata = {}
-            nbformat.write(notebook, path)
-
-
-if __name__ == "__main__":
-    store()

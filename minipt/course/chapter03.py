@@ -1,0 +1,5 @@
+"""The exercises of chapter 3."""
+
+TITLE = "The way back"
+
+EXERCISES = ()

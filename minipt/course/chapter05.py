@@ -1,0 +1,5 @@
+"""The exercises of chapter 5."""
+
+TITLE = "Making it learn"
+
+EXERCISES = ()

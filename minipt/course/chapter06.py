@@ -1,0 +1,5 @@
+"""The exercises of chapter 6."""
+
+TITLE = "Is it better?"
+
+EXERCISES = ()

@@ -1,0 +1,5 @@
+"""The exercises of chapter 10."""
+
+TITLE = "Your own task"
+
+EXERCISES = ()
