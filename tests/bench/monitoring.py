@@ -128,7 +128,10 @@ def tell(kind: str, found: dict[str, np.ndarray]) -> tuple[str, ...]:
     any_look, delay = str(int(alarms.any(1).sum())), "-"
     if kind != "quiet":
         delays = np.where(alarms.any(1), STEP * (1 + alarms.argmax(1)), np.inf)
-        delay = ", ".join(f"{x:g}" for x in np.percentile(delays, [50, 90], method="lower"))
+        delay = ", ".join(
+            f"{x:g}" if np.isfinite(x) else "none"
+            for x in np.percentile(delays, [50, 90], method="lower")
+        )
     return f"{at_end} of {STREAMS}", interval, any_look, delay, seen_by(found)
 
 
