@@ -86,19 +86,19 @@ def observe_each(
 
     which (N,): the index of each text's prompt. Raises MiniptError as `minipt.predict` does.
     """
-    for prompt in prompts:
-        check_answerable(base, prompt, texts)
+    _check_answerable(base, prompts, texts)
     own = [[texts[i] for i in (which == k).nonzero()[0]] for k in range(len(prompts))]
     asked = [_Asked(base, *each) for each in zip(prompts, own, strict=True)]
-    read = hidden_reader(base, prompts)
+    read, onto = hidden_reader(base, prompts), directions(base.config.channels)
 
     def answer(parts: list[tuple[int, np.ndarray, Batch]]) -> None:
         states = read([(k, batch) for k, _, batch in parts])  # (B, R, C) of each
         for (k, indices, batch), hidden in zip(parts, states, strict=True):
-            asked[k].take(indices, batch, hidden)
+            asked[k].take(indices, batch, hidden, onto)
 
     in_threads(answer, list(_mixed_batches(base, asked)))
-    return [each.observation() for each in asked]
+    single = single_characters(base)
+    return [each.observation(single) for each in asked]
 
 
 class _Asked:
@@ -123,18 +123,17 @@ class _Asked:
     def batch(self, indices: np.ndarray) -> Batch:
         return batch_of([self.rows[i] for i in indices], [0] * len(indices), self.question)
 
-    def take(self, indices: np.ndarray, batch: Batch, hidden: np.ndarray) -> None:
-        """Fill in the answers to some texts. hidden (B, R, C)"""
+    def take(self, indices: np.ndarray, batch: Batch, hidden: np.ndarray, onto: np.ndarray) -> None:
+        """Fill in the answers to some texts. hidden (B, R, C), onto (C, 16)"""
         logits = readout(self.base, hidden, batch, ForwardOnly())
         logits = label_logits(logits, batch)  # (n, K)
         losses, self.probabilities[indices] = cross_entropy(logits, batch.right_choices)
         if not np.isfinite(losses).all():
             raise MiniptError("with this prompt the answer is not a finite number: tune it again")
-        onto = directions(self.base.config.channels)
         self.hidden[indices] = _state_that_is_read(self.base, hidden, batch) @ onto
 
-    def observation(self) -> Observation:
-        single = single_characters(self.base)
+    def observation(self, single: np.ndarray) -> Observation:
+        """single: the ids of `single_characters`."""
         tokens = np.array([len(row) for row in self.rows], np.int64)
         unknown = np.array([np.isin(row, single).mean() for row in self.rows], np.float32)
         parts = (self.probabilities, tokens, self.cut, unknown, self.hidden)
@@ -166,17 +165,21 @@ def _mixed_batches(
             ]
 
 
-def check_answerable(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> None:
-    """Raise MiniptError unless the prompt was tuned for labels and this base, and texts are one."""
-    if not prompt.about.get("labels"):
-        raise MiniptError("this prompt was not tuned for labels: tune one, or use minipt.generate")
+def _check_answerable(base: Base, prompts: Sequence[SoftPrompt], texts: Sequence[str]) -> None:
+    """Raise MiniptError unless all prompts have labels and are for this base, and texts are a list."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise MiniptError('texts are a list of strings, such as ["a text"]')
-    if prompt.fingerprint != base.fingerprint:
-        raise MiniptError(
-            f"the prompt was made for base {prompt.base_name!r}, not for base {base.name!r}: a "
-            "prompt works only on its own base"
-        )
+    fingerprint = base.fingerprint
+    for prompt in prompts:
+        if not prompt.about.get("labels"):
+            raise MiniptError(
+                "this prompt was not tuned for labels: tune one, or use minipt.generate"
+            )
+        if prompt.fingerprint != fingerprint:
+            raise MiniptError(
+                f"the prompt was made for base {prompt.base_name!r}, not for base {base.name!r}: a "
+                "prompt works only on its own base"
+            )
 
 
 def directions(channels: int) -> np.ndarray:
