@@ -166,7 +166,7 @@ def _mixed_batches(
 
 
 def _check_answerable(base: Base, prompts: Sequence[SoftPrompt], texts: Sequence[str]) -> None:
-    """Raise MiniptError unless all prompts have labels and are for this base, and texts are a list."""
+    """Raise MiniptError unless all prompts have labels and this base, and texts are a list."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise MiniptError('texts are a list of strings, such as ["a text"]')
     fingerprint = base.fingerprint

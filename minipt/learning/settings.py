@@ -15,7 +15,8 @@ from minipt.transformer.base import Base
 COUNTS = ("length", "steps", "batch_size", "evaluate_every", "patience", "threads")
 # What suits a base of this name, or a base and a task of these names, better than the defaults.
 DEFAULTS_FOR = {
-    "smollm2-135m": {"method": "text", "steps": 500, "learning_rate": 0.02, "evaluate_every": 250},
+    # On validation, seed 0: 0.875; with a rate of 0.1 0.861, with 0.02 and a cosine 0.864.
+    "smollm2-135m": {"method": "text", "steps": 120, "learning_rate": 0.05, "evaluate_every": 120},
     "minilm": {"steps": 900, "batch_size": 32, "learning_rate": 0.02, "evaluate_every": 150},
     # Of 28 on validation the least loss: 0.719 right, the mean of three seeds, and the defaults
     # 0.594. On its 32 test texts both have 0.531: this base hardly reads sentiment.
