@@ -142,7 +142,7 @@ changed = [name for name in of_text if five[name] != one[name]]
 print(f"{len(changed)} of {len(of_text)} arrays of the text change their shape:")
 for name in changed[:2]:
     print(f"  {name:<22} {five[name]} and {one[name]}")
-print("the same part of each block:", {name.split(".", 2)[2] for name in changed})
+print("the same parts of each block:", sorted({name.split(".", 2)[2] for name in changed}))
 
 # %% [markdown]
 # Of the text's arrays only scores and attention's weights know P: a row reads P columns more. All
@@ -164,7 +164,7 @@ except minipt.MiniptError as error:
     print("MiniptError:", error)
 else:
     raise AssertionError("a BERT's prompt was shared")
-assert differences(masked)[0] == 0 < differences(masked)[-1]
+assert differences(masked)[0] < 1e-4 < min(differences(masked)[1:])
 
 # %% [markdown]
 # In block 0 the keys still agree, since they are made of the embeddings. From block 1 on they do
@@ -507,9 +507,9 @@ course.check("4g", layers_passed)
 #
 # </details>
 #
-# In the middle of `tiny`, the way back would take about half. The layers below would compute every
-# text as if there were no task, since they never read the prompt. So what the prompt asks for can
-# only be built in the layers above.
+# In the middle of `tiny`, the way back would take less than half. The layers below would compute
+# every text as if there were no task, since they never read the prompt. So what the prompt asks
+# for can only be built in the layers above.
 
 # %%
 above = count(replace(config, layers=L // 2), "shared", step)
