@@ -183,7 +183,7 @@ agrees("final", dhidden)
 # %%
 def norm_dx(dy, gain, xhat, rstd):
     """dy, xhat (..., C), gain (C,), rstd (..., 1) -> dx (..., C)"""
-    # solution: the direct path, less the paths through the mean and the deviation
+    # solution: the direct path, less those through mean and deviation
     d = gain * dy
     along = (d * xhat).mean(-1, keepdims=True)
     return rstd * (d - d.mean(-1, keepdims=True) - xhat * along)
@@ -684,7 +684,7 @@ print(f"loss {plain_loss:.6f}, in the library {shared_loss:.6f}")
 # %%
 def past_dx(dcontext, dscores, query, weights, P):
     """dcontext, query (B, H, R, D), dscores, weights (B, H, R, P+T) -> two (H, P, D): key, value"""
-    # solution: the same products as for a key and a value, summed over the texts
+    # solution: the products of a key and a value, summed over the texts
     dkey = dscores[..., :P].swapaxes(-1, -2) @ query  # (B, H, P, D)
     dvalue = weights[..., :P].swapaxes(-1, -2) @ dcontext
     return dkey.sum(0), dvalue.sum(0)
@@ -734,7 +734,7 @@ agrees("prompt, concatenated", in_front, dprompt[0])
 # ## The whole step, to click on
 #
 # `minipt.xray` takes such a step and keeps every array of it. It can save them as one page for a
-# browser. There each array has its shape, its numbers and the line of the source that made it. To
+# browser. There each array opens with its shape, its formula, its numbers and its gradient. To
 # keep the page, save it to a path of yours, such as `page.save("step.html")`, and open that file.
 
 # %%

@@ -204,7 +204,7 @@ course.reveal("4b")
 # %%
 def layer_forward(B, T, C, F):
     """-> a whole number"""
-    # solution: 2 B T for each number of the matrices, plus two products of all pairs
+    # solution: 2 B T a number of the matrices, plus attention
     matrices = 4 * C * C + 2 * C * F
     return 2 * B * T * matrices + 2 * (2 * B * T * T * C)
     # end
@@ -271,7 +271,7 @@ agrees("forward", forward, full.forward.total)
 # %%
 def share_of_weights(forward, attention):
     """Operations forward, attention's among them -> a number from 0 to 1"""
-    # solution: to weights is forward less attention; to inputs is forward plus attention
+    # solution: to weights, by the sum of all three parts
     to_weights, to_inputs = forward - attention, forward + attention
     return to_weights / (forward + to_inputs + to_weights)
     # end
@@ -377,7 +377,7 @@ figure.tight_layout()
 # %%
 def lora_to_weights(L, C, B, T, r):
     """-> a whole number"""
-    # solution: a dW for query and value in each layer, then two narrow products each
+    # solution: a dW for each matrix, then two narrow products each
     queries = (L - 1) * T + 1  # rows of a text that have a query, in all layers
     values = L * T
     whole = 2 * B * (queries + values) * C * C
