@@ -75,7 +75,7 @@ class StreamLayout:
         """0 where a row may read a column, else -inf. (T, T), or (B, 1, 1, T) of padding only"""
         T, dtype = self.stream.x.shape[1], self.stream.x.dtype
         if self.base.config.causal:
-            return causal_mask(np.arange(T), T, dtype)
+            return causal_mask(T, dtype)
         return padding_mask(self.stream.counts, T, dtype)
 
     @cached_property
@@ -259,7 +259,7 @@ class Layer(Part):
         if self.query_rows.is_all or not self.config.causal:
             return self.layout.mask
         x = self.layout.stream.x
-        return causal_mask(self.query_rows.rows, x.shape[1], x.dtype)[:, None]
+        return causal_mask_of(self.query_rows.rows, x.shape[1], x.dtype)[:, None]
 
 
 def empty_past(config: Config, dtype: np.dtype) -> Past:
@@ -273,11 +273,16 @@ def length_of(past: Past | None) -> int:
     return past[0][0].shape[1] if past else 0
 
 
-def causal_mask(rows: np.ndarray, T: int, dtype: np.dtype) -> np.ndarray:
-    """0 where row t may read column s, s <= t, else -inf. rows (..., R) -> (..., R, T)
+def causal_mask(T: int, dtype: np.dtype) -> np.ndarray:
+    """0 where row t may read column s, s <= t, else -inf. (T, T)
 
     It hides the padding behind a shorter text too, since no real row stands behind that.
     """
+    return causal_mask_of(np.arange(T), T, dtype)
+
+
+def causal_mask_of(rows: np.ndarray, T: int, dtype: np.dtype) -> np.ndarray:
+    """Some rows of `causal_mask`. rows (..., R), indices into T -> (..., R, T)"""
     return np.where(np.arange(T) <= rows[..., None], 0.0, -np.inf).astype(dtype)
 
 

@@ -39,7 +39,7 @@ def draw(G: int, P: int, texts: int = B) -> dict:
 def textbook(drawn: dict, causal: bool) -> list[np.ndarray]:
     """context, dquery, dkey, dvalue, dpast_key, dpast_value of `ops`."""
     query, key, value, dcontext, past, lengths = drawn.values()
-    mask = causal_mask(np.arange(T), T, np.float64)
+    mask = causal_mask(T, np.float64)
     if not causal:
         mask = padding_mask(lengths, T, np.float64)
     context, weights, _ = ops.attention(query, key, value, past, mask)

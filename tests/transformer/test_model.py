@@ -574,9 +574,7 @@ def test_the_table_tells_sizes_with_masked_scores_left_out():
 
 def test_the_causal_mask_hides_what_comes_later():
     expected = [[0, -np.inf, -np.inf], [0, 0, -np.inf], [0, 0, 0]]
-    np.testing.assert_array_equal(
-        causal_mask(np.arange(3), 3, np.dtype("f4")), np.array(expected, np.float32)
-    )
+    np.testing.assert_array_equal(causal_mask(3, np.dtype("f4")), np.array(expected, np.float32))
 
 
 def test_the_padding_mask_hides_what_stands_behind_each_text():
