@@ -13,7 +13,7 @@ function openAnswers(sheet, step) {
   show(step.steps.length - 1);
   const { formula, sentence, name } = step.optimizer;
   sheet.show(
-    ["before and after the step"],
+    [several ? "before and after each step" : "before and after the step"],
     several ? stepsSlider(step, show) : null,
     element(
       "div",
@@ -58,7 +58,7 @@ function probabilityBars(moment, probabilities, step, colour) {
   const lines = probabilities.flatMap((probability, label) => {
     const bar = element("div", {});
     Object.assign(bar.style, { width: `${100 * probability}%`, background: `var(--${colour})` });
-    const name = (label === step.target ? "✓ " : "") + showToken(step.labels[label]);
+    const name = (label === step.target ? "✓ " : "") + step.labels[label];
     return [
       element("span", {}, name),
       element("div", { class: "track" }, bar),
@@ -106,7 +106,9 @@ function stroke(share, colour) {
 function stepsSlider(step, show) {
   const last = step.steps.length - 1;
   const said = element("output", {}, "");
+  const { curve, mark } = lossCurve(step);
   const say = (at) => {
+    mark(at);
     const losses = [step.steps[at].loss, step.steps[at].loss_after].map(showNumber).join(" → ");
     said.textContent = `step ${at + 1} of ${last + 1}: loss ${losses}`;
   };
@@ -122,9 +124,11 @@ function stepsSlider(step, show) {
     say(Number(input.value));
   });
   say(last);
-  return element("div", {}, lossCurve(step), element("div", { class: "steps" }, input, said));
+  return element("div", {}, curve, element("div", { class: "steps" }, input, said));
 }
 
+// Bars of the loss before each step and after the last. mark(at): colours step `at` as the
+// probabilities are, before and after.
 function lossCurve(step) {
   const losses = [...step.steps.map(({ loss }) => loss), step.steps.at(-1).loss_after];
   const most = Math.max(...losses) || 1;
@@ -133,7 +137,6 @@ function lossCurve(step) {
     Object.assign(bar.style, {
       flex: "1",
       height: `${4 + (56 * loss) / most}px`,
-      background: "var(--activation)",
       borderRadius: "2px",
     });
     return bar;
@@ -153,7 +156,10 @@ function lossCurve(step) {
     height: "62px",
     maxWidth: "640px",
   });
-  return curve;
+  const colours = (at) => ({ [at]: "activation", [at + 1]: "change" });
+  const mark = (at) =>
+    bars.forEach((bar, i) => (bar.style.background = `var(--${colours(at)[i] ?? "muted"})`));
+  return { curve, mark };
 }
 
 function nearestWords(step) {

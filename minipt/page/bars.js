@@ -9,20 +9,32 @@ function placeOfBars(stage) {
   return { right, length, left: right - length - 44 };
 }
 
+const LOWEST_BAR = 11; // pixels: a lower one has a name that nobody can read
+
+// The right label and the likeliest others, in their own order; "before and after" shows all.
+function labelsThatFit(probabilities, target, most) {
+  const rank = (label) => (label === target ? Infinity : probabilities[label]);
+  const labels = probabilities.map((_, label) => label).sort((a, b) => rank(b) - rank(a));
+  return labels.slice(0, Math.max(2, most)).sort((a, b) => a - b);
+}
+
 // before: the probabilities before the step, as marks; null: the step was not yet made.
 function drawBars(flows, probabilities, loss, before) {
   const { pen, stage } = flows;
   const { step } = stage;
   const { right, length, left } = placeOfBars(stage);
-  const height = Math.min(16, (stage.answerBottom - 20) / probabilities.length);
+  const room = stage.answerBottom - 20;
+  const labels = labelsThatFit(probabilities, step.target, Math.floor(room / LOWEST_BAR));
+  const height = Math.min(16, room / labels.length);
   pen.font = `${clamp(height - 3, 7, 12)}px ${FONT}`;
   pen.textBaseline = "middle";
-  probabilities.forEach((probability, label) => {
-    const y = 6 + label * height;
+  labels.forEach((label, line) => {
+    const probability = probabilities[label];
+    const y = 6 + line * height;
     pen.textAlign = "right";
     pen.fillStyle = plainColour("ink");
     pen.fillText(
-      shortened((label === step.target ? "✓ " : "") + showToken(step.labels[label]), 16),
+      shortened((label === step.target ? "✓ " : "") + step.labels[label], 16),
       left - 6,
       y + height / 2,
     );
@@ -34,11 +46,11 @@ function drawBars(flows, probabilities, loss, before) {
     if (before) pen.fillRect(left + length * before[label] - 1, y, 2, height);
     pen.textAlign = "left";
     pen.fillStyle = plainColour("ink");
-    pen.fillText(probability.toFixed(2), left + length + 6, y + height / 2);
+    pen.fillText(probability.toFixed(4), left + length + 6, y + height / 2);
   });
   pen.font = `600 12px ${FONT}`;
   pen.textAlign = "right";
-  const y = 6 + probabilities.length * height + 8;
+  const y = 6 + labels.length * height + 8;
   pen.fillText(
     `${before ? "loss after the step" : "loss"} ${showNumber(loss)}`,
     right,

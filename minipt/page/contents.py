@@ -26,7 +26,8 @@ CAVEAT = (
 UPDATES = {
     "adam": (
         "vector -= rate · mean / (√square + ε)",
-        "Adam moves every number by about the rate, against the sign of its gradient.",
+        "mean and square are running means of the gradient and of its square. So Adam moves a "
+        "number by about the rate, whether its gradient is large or small.",
     ),
 }
 

@@ -79,7 +79,7 @@ const ACTS = {
     title: "text backward",
     story: "The gradient goes down through the text and back to the prompt's keys and values.",
   },
-  unprompt: { title: "prompt backward", story: "The prompt carries it down to its vectors." },
+  unprompt: { title: "prompt backward", story: "The waiting gradients go down through the prompt, add up, and reach its vectors." },
   step: { title: "step", story: "The optimizer moves the vectors. Nothing else changes." },
 };
 

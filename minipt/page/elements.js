@@ -43,10 +43,22 @@ function power(size) {
   return `${Number(digits)}·10${raised.join("")}`;
 }
 
-// A token as the page shows it: white space made visible.
+// A token as the page shows it: white space and other signs without a picture made visible.
 function showToken(token) {
   const shown = token.replaceAll(" ", "·").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
-  return shown === "" ? "∅" : shown;
+  return shown === "" ? "∅" : shown.replace(CONTROL, pictureOf);
+}
+
+const CONTROL = /[\u0000-\u001f\u007f]/g;
+
+function pictureOf(control) {
+  const code = control.charCodeAt(0);
+  return String.fromCharCode(code === 0x7f ? 0x2421 : 0x2400 + code);
+}
+
+// "1 vector", "20 vectors".
+function counted(count, word) {
+  return `${count} ${word}${count === 1 ? "" : "s"}`;
 }
 
 function clamp(value, low, high) {

@@ -239,7 +239,7 @@ class Flows {
 
   // At the end of the way back: what arrived at each vector.
   drawArrived() {
-    const { snapshot, step, low, columns, height } = this.stage;
+    const { snapshot, step, low, columns, width, height } = this.stage;
     if (low) return;
     const arrived = this.done(this.array("prompt.vectors"), true);
     drawVectorBars(
@@ -251,21 +251,29 @@ class Flows {
     pen.textAlign = "left";
     pen.textBaseline = "alphabetic";
     pen.fillStyle = plainColour("muted");
-    for (const [first, last] of this.stage.blocks()) {
+    this.stage.blocks().forEach(([first], block, blocks) => {
       const { vector, text, x } = columns[first];
-      const wide = columns[last].x - x;
-      const long = arrived
-        ? "the gradient that arrived at each vector"
-        : `the prompt: ${step.vectors} vectors. Here their gradient will arrive.`;
-      const short = arrived ? "the gradient that arrived" : `the prompt: ${step.vectors} vectors`;
-      const words = vector
-        ? pen.measureText(long).width < wide + 30
-          ? long
-          : short
-        : `the text: ${step.tokens[text].length} tokens`;
-      pen.fillText(words, x, height - 4);
-    }
+      const next = blocks[block + 1];
+      const room = (next ? columns[next[0]].x : width) - x - 8;
+      const captions = vector ? captionsOfVectors(step, arrived) : captionsOfText(step, text);
+      const words = captions.find((each) => pen.measureText(each).width < room);
+      if (words) pen.fillText(words, x, height - 4);
+    });
   }
+}
+
+// What stands below a block, the longest first.
+function captionsOfVectors(step, arrived) {
+  if (arrived)
+    return ["the gradient that arrived at each vector", "the gradient that arrived", "gradient"];
+  const vectors = counted(step.vectors, "vector");
+  const start = `the prompt: ${vectors}`;
+  return [`${start}. Here the gradient will arrive.`, start, vectors];
+}
+
+function captionsOfText(step, text) {
+  const tokens = counted(step.tokens[text].length, "token");
+  return [`the text: ${tokens}`, tokens];
 }
 
 function largestOf(numbers) {

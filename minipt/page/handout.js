@@ -45,7 +45,7 @@ function question(step) {
     "p",
     {},
     `“${step.title}”, to be answered “${step.target === null ? "" : step.labels[step.target]}”. ` +
-      `${step.base.name}: ${step.base.layers} layers, ${step.base.channels} channels, ${step.base.heads} heads; ${step.vectors} vectors.`,
+      `${step.base.name}: ${step.base.layers} layers, ${step.base.channels} channels, ${step.base.heads} heads; ${counted(step.vectors, "vector")}.`,
   );
 }
 

@@ -47,7 +47,7 @@ function nameOf(array, step, axis, i, text) {
   if (kind === "column") return rowName(step, array.columns[i], text);
   if (kind === "answer") return step.tokens.length > 1 ? `answer ${i}` : "answer";
   if (kind === "choice")
-    return array.shape[axis] === step.labels.length ? showToken(step.labels[i]) : `token ${i}`;
+    return array.shape[axis] === step.labels.length ? step.labels[i] : `token ${i}`;
   if (kind === "one") return "";
   if (kind === "way") return `layer ${i >> 1} ${i % 2 ? "values" : "keys"}`;
   return `${{ inner: "channel", key_head: "head" }[kind] ?? kind} ${i}`;
@@ -140,9 +140,10 @@ class HeatMap {
     const { rows, columns, square } = this.table;
     this.left = 76;
     this.top = square ? 58 : 16;
-    this.cellWidth = clamp((width - this.left - 4) / columns.length, 1.5, square ? 20 : 24);
+    const right = square ? 24 : 4; // the last slanted name leans over the edge
+    this.cellWidth = clamp((width - this.left - right) / columns.length, 1.5, square ? 20 : 24);
     this.cellHeight = clamp((height - this.top) / rows.length, rows.length > 60 ? 7 : 11, 18);
-    this.width = Math.ceil(this.left + this.cellWidth * columns.length + 4);
+    this.width = Math.ceil(this.left + this.cellWidth * columns.length + right);
     this.height = Math.ceil(this.top + this.cellHeight * rows.length + 4);
     const ratio = window.devicePixelRatio || 1;
     Object.assign(this.canvas, { width: this.width * ratio, height: this.height * ratio });

@@ -28,7 +28,7 @@ class Page {
     this.stage = new Stage(step, this.snapshot);
     this.flows = new Flows(this.stage);
     this.sheet = new Sheet(step, () => this.redraw());
-    this.now = new Now(step, this.titles, (what, gradient) => this.open(what, gradient));
+    this.now = new Now(step, this.titles, (what) => this.open(what));
     this.timeline = new Timeline(this.snapshot.ticks, this.titles, (tick) => this.show(tick));
     this.nameQuestion();
     this.listen();
@@ -45,10 +45,11 @@ class Page {
         ? []
         : [
             element("span", {}, "→ right answer:"),
-            element("b", {}, showToken(step.labels[step.target])),
+            element("b", {}, step.labels[step.target]),
           ];
     document.title = `One training step: ${step.title}`;
-    byId("question").append(element("b", {}, `“${step.title}”`), ...answer);
+    const title = step.title ? `“${step.title}”` : "an empty text";
+    byId("question").append(element("b", {}, title), ...answer);
     byId("question").title = step.text;
     if (this.step.snapshots.length > 1) byId("switches").prepend(this.snapshotChoice());
   }
@@ -138,10 +139,12 @@ class Page {
     this.flows.draw();
   }
 
-  open(what, gradient = false) {
+  // what: an array, "answers" or "ways".
+  open(what) {
     this.timeline.pause();
     if (what === "answers") openAnswers(this.sheet, this.step);
-    else this.sheet.openArray(this.snapshot, what, { gradient });
+    else if (what === "ways") this.sheet.openWays(this.snapshot);
+    else this.sheet.openArray(this.snapshot, what);
   }
 
   listen() {
@@ -251,7 +254,7 @@ class Page {
       key("ramp change", "change"),
       key("frame", "written now"),
       key("frame thin", "read now"),
-      element("span", {}, "full colour: the largest of its kind"),
+      element("span", {}, "full colour: the largest of its kind in all layers"),
     );
   }
 
@@ -292,7 +295,7 @@ class Page {
 
   openWritten() {
     const tick = this.snapshot.ticks[this.timeline.tick];
-    if (tick) this.open(this.snapshot.arrays[tick.array], tick.backward);
+    if (tick) this.open(this.snapshot.arrays[tick.array]);
   }
 }
 
@@ -319,9 +322,16 @@ function notesOf(step) {
     step.wiring === "shared"
       ? "The arrows between the blocks: to the right, the text has read the layer's keys and values; to the left, their gradient came back. Squares at keys and values: that gradient, waiting for the prompt's way back."
       : "In this wiring a copy of the prompt stands in front of the text.",
+    "A cell that stays blue on the way back needs no gradient: the vectors do not change it, or the loss does not depend on it.",
+    step.wiring === "shared"
+      ? "In the last layer the prompt makes only keys and values, and only the rows that give the answer go on: nothing else reaches the loss."
+      : null,
+    step.tokens.flat().some((token) => token.includes("\ufffd"))
+      ? "\ufffd: a token that holds only a part of a letter."
+      : null,
     "Heat maps come from 8 bits. Framed cells, and rows with a bar, open and show their arithmetic in full.",
     ...step.said,
-  ];
+  ].filter(Boolean);
 }
 
 function setTheme(dark) {

@@ -53,7 +53,7 @@ class Now {
     const { vectors, tokens, base } = this.step;
     this.say(
       "Press play.",
-      `A training step goes up to the loss, and the gradient comes back to the ${vectors} vectors.`,
+      `A training step goes up to the loss, and the gradient comes back to the prompt's vectors.`,
     );
     fill(
       byId("now"),
@@ -61,8 +61,8 @@ class Now {
       element(
         "p",
         {},
-        `On the left stand the prompt's ${vectors} vectors, on the right the text's ${tokens[0].length} tokens. ` +
-          `Both go up through ${base.layers} layers of a frozen model.`,
+        `On the left: the prompt, ${counted(vectors, "vector")}. On the right: the text, ${counted(tokens[0].length, "token")}. ` +
+          `Both go up through ${counted(base.layers, "layer")} of a frozen model.`,
       ),
       element(
         "p",
@@ -108,7 +108,8 @@ class Now {
       element("p", { class: "formula" }, (tick.backward ? backward : formula) ?? ""),
       crossing ? element("p", { class: "why" }, why) : null,
       this.preview(array, tick.backward),
-      element("p", { class: "quiet" }, shapeLine(array, this.step)),
+      this.linkToWays(snapshot, tick),
+      ...shapeLines(array),
       element("h3", {}, "reads"),
       this.chips(snapshot, tick.reads),
       tick.backward || !array.parameters?.length
@@ -129,6 +130,7 @@ class Now {
       element("h2", {}, optimizer.name),
       element("p", { class: "formula" }, optimizer.formula),
       element("p", { class: "why" }, optimizer.sentence),
+      element("p", {}, `learning rate ${showNumber(made.rate)}`),
       element("p", {}, `loss ${showNumber(made.loss)} → ${showNumber(made.loss_after)}`),
       element(
         "button",
@@ -136,6 +138,13 @@ class Now {
         "before and after",
       ),
     );
+  }
+
+  // Where the gradient arrives, the page can say through which layers it came.
+  linkToWays(snapshot, { array, backward }) {
+    if (!backward || snapshot.arrays[array].name !== "prompt.vectors" || !snapshot.ways) return null;
+    const onclick = () => this.open("ways");
+    return element("button", { type: "button", onclick }, "through which layers it came");
   }
 
   say(act, why) {
@@ -157,7 +166,7 @@ class Now {
     const attributes = {
       type: "button",
       class: `chip ${gradient ? "gradient" : "activation"}`,
-      onclick: () => this.open(array, gradient),
+      onclick: () => this.open(array),
     };
     return element("button", attributes, (gradient ? "∂ " : "") + array.name);
   }
@@ -174,7 +183,7 @@ class Now {
     canvas.setAttribute("aria-label", `small heat map of ${array.name}`);
     canvas.style.height = `${clamp(canvas.height * 3, 14, 96)}px`;
     canvas.style.imageRendering = "pixelated";
-    canvas.addEventListener("click", () => this.open(array, gradient));
+    canvas.addEventListener("click", () => this.open(array));
     return canvas;
   }
 }
@@ -187,19 +196,36 @@ function crossingOf(tick, array, step) {
 
 const CROSSINGS = {
   "text attn.scores on":
-    "The text's queries meet the prompt's keys. This is how the text reads the prompt.",
+    "The text's queries meet the prompt's keys: the text reads the prompt.",
   "text attn.context on":
     "The text takes in the prompt's values, as much of each as its weights say.",
   "text attn.context back": "The gradient crosses back to the prompt's values and waits there.",
   "text attn.scores back": "The gradient crosses back to the prompt's keys and waits there.",
-  "prompt attn.key back":
-    "The prompt's keys pick up what waited for them: the gradient from the text.",
-  "prompt attn.value back":
-    "The prompt's values pick up what waited for them: the gradient from the text.",
+  "prompt attn.key back": "The prompt's keys pick up the gradient that waited for them.",
+  "prompt attn.value back": "The prompt's values pick up the gradient that waited for them.",
   "prompt vectors back": "The gradient has arrived at the prompt's vectors.",
 };
 
-// The shape in letters and in numbers.
-function shapeLine(array) {
-  return `shape (${array.letters.join(", ")}) = (${array.shape.join(", ")})`;
+const LETTERS = {
+  B: "texts",
+  N: "answers",
+  K: "labels",
+  H: "heads",
+  Hkv: "heads of keys and values",
+  P: "vectors",
+  T: "tokens",
+  R: "rows that are read out",
+  C: "channels",
+  D: "channels of a head",
+  F: "channels inside the MLP",
+};
+
+// The shape in letters and in numbers, and what the letters count.
+function shapeLines({ letters, shape }, more = "") {
+  const used = new Set(letters.flatMap((each) => each.split("+")).filter((each) => LETTERS[each]));
+  const meanings = [...used].map((letter) => `${letter} ${LETTERS[letter]}`).join(", ");
+  return [
+    element("p", { class: "quiet" }, `shape (${letters.join(", ")}) = (${shape.join(", ")})${more}`),
+    element("p", { class: "quiet why" }, meanings),
+  ];
 }

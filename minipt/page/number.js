@@ -149,7 +149,7 @@ function openLoss({ numbers, names, target }) {
   const whole = most + Math.log(plus(exponentials));
   const probability = (label) => showNumber(exponentials[label] / plus(exponentials));
   const rows = names.map((name, label) => [
-    (label === target ? "✓ " : "") + showToken(name),
+    (label === target ? "✓ " : "") + name,
     showNumber(numbers[label]),
     probability(label),
   ]);

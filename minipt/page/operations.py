@@ -138,8 +138,8 @@ def _attention(config: Config) -> list[Operation]:
             "A query's product with each key says how well the two fit.",
             "attention",
             "dscores_s = weights_s (dweights_s - Σ_j dweights_j weights_j)",
-            "A score gains only if its weight's gradient differs from the row's mean: the weights "
-            "always sum to 1.",
+            "The weights of a row sum to 1. So a score has a gradient only if its weight's differs "
+            "from the row's mean.",
         ),
         Operation(
             "attn.weights",
@@ -148,7 +148,8 @@ def _attention(config: Config) -> list[Operation]:
             "The scores of a row become shares that sum to 1: whom this row attends to.",
             "softmax",
             "dweights_rs = dcontext_r · value_s",
-            "A larger weight would add more of this value, so its gradient is their product.",
+            "A larger weight adds more of its value to the context. So its gradient is the "
+            "context's, times that value.",
         ),
         Operation(
             "attn.context",

@@ -46,6 +46,12 @@ class Sheet {
     this.drawMaps();
   }
 
+  // Opens the vectors, and shows the map of the ways that their gradient took.
+  openWays(snapshot) {
+    this.openArray(snapshot, snapshot.byName.get("prompt.vectors"));
+    this.heatmaps.at(-1).element.scrollIntoView({ block: "end" });
+  }
+
   // Buttons for the numbers of this array that open, or for the rows of which every number does.
   opened() {
     this.indexOpenings();
@@ -94,16 +100,15 @@ class Sheet {
         {},
         element("p", { class: "why" }, about.sentence),
         element("p", { class: "formula" }, about.formula),
+        about.backward_sentence
+          ? element("p", { class: "why" }, about.backward_sentence)
+          : null,
         about.backward ? element("p", { class: "formula" }, `backward: ${about.backward}`) : null,
       ),
       element(
         "div",
         {},
-        element(
-          "p",
-          { class: "quiet" },
-          shapeLine(array) + (about.function ? `, ${about.function}` : "") + frozen,
-        ),
+        ...shapeLines(array, (about.function ? `, ${about.function}` : "") + frozen),
         element(
           "div",
           { class: "links" },
@@ -141,7 +146,7 @@ class Sheet {
           "div",
           { class: "heads" },
           ...step.text_names.map((name, text) =>
-            this.choice(`text: ${showToken(name)}`, text === this.text, { text }),
+            this.choice(`text: ${name}`, text === this.text, { text }),
           ),
         ),
       );

@@ -7,6 +7,7 @@ chromium`). Playwright's own browsers are never fetched.
 import math
 import re
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -99,6 +100,18 @@ def count(page) -> int:
 
 def open_array(page, name: str) -> None:
     page.evaluate("name => page.open(page.snapshot.byName.get(name))", name)
+
+
+def words_drawn(page) -> list[dict]:
+    """What is written above the cells: each text, where it begins and ends, its size in pixels."""
+    return page.evaluate(
+        "() => { const {pen} = page.flows; const words = []; const fillText = pen.fillText;"
+        " pen.fillText = (text, x, y) => { const {actualBoundingBoxLeft: left,"
+        " actualBoundingBoxRight: right} = pen.measureText(text);"
+        " words.push({text, left: x - left, right: x + right, y, size: parseFloat("
+        "pen.font.match(/([\\d.]+)px/)[1])}); };"
+        " page.flows.draw(); pen.fillText = fillText; return words; }"
+    )
 
 
 def read_cell(page, which: int, row: int, column: int) -> float:
@@ -378,3 +391,69 @@ def test_texts_stand_side_by_side_and_the_prompt_once(show):
         assert page.locator(".heatmap").count() == 2
     with show(xray_of(about=THREE, wiring="concatenated", context=60)) as page:
         assert page.evaluate("page.stage.columns.filter(({vector}) => vector).length") == 3 * 3
+
+
+@pytest.mark.parametrize("of", [{"P": 1}, {"text": "the film was good " * 40}, {"text": "a"}])
+@pytest.mark.parametrize("key", ["Home", "End"])
+def test_the_captions_below_the_blocks_stand_apart(show, of, key):
+    with show(xray_of(**of)) as page:
+        page.keyboard.press(key)
+        words = words_drawn(page)
+        low = max(word["y"] for word in words)
+        captions = sorted((each["left"], each["right"]) for each in words if each["y"] == low)
+        assert captions and captions[-1][1] <= page.evaluate("page.stage.width")
+        assert all(right < left for (_, right), (left, _) in pairwise(captions))
+
+
+def test_a_page_counts_one_vector_as_one(show):
+    with show(xray_of(P=1, text="a")) as page:
+        assert "1 vector." in page.inner_text("#now")
+
+
+@pytest.mark.parametrize(("width", "height", "most"), [(1280, 720, 6), (844, 390, 3)])
+def test_labels_on_the_stage_can_be_read(show, width, height, most):
+    names = ["so so", "very good", "bad", "fine", "dull", "odd"]
+    words = [" good", " bad", " the", " film", " was", " people"]
+    of = xray_of(about=LABELS | {"labels": names, "label_words": words})
+    with show(of, width, height) as page:
+        page.keyboard.press("End")
+        drawn = words_drawn(page)
+        shown = {word["text"].removeprefix("✓ "): word for word in drawn}
+        labels = [word for name, word in shown.items() if name in names]
+        assert "so so" in shown and len(labels) >= most
+        assert all(word["size"] >= 7 for word in labels)
+        lines = sorted(word["y"] for word in labels)
+        assert all(below - above >= 9 for above, below in pairwise(lines))
+        assert f"{of.probabilities['after'][0]:.4f}" in shown
+
+
+def test_the_arrived_gradient_leads_to_the_ways_it_took(show):
+    with show(xray_of()) as page:
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowLeft")
+        page.get_by_role("button", name="through which layers it came").click()
+        ways = page.locator(".heatmap").last
+        assert "how the gradient came" in ways.inner_text()
+        box = ways.locator("canvas").bounding_box()
+        assert (
+            0 <= box["y"]
+            and box["y"] + box["height"] <= page.locator("#main").bounding_box()["height"] + 60
+        )
+        page.keyboard.press("Escape")
+        page.keyboard.press("ArrowLeft")
+        assert page.get_by_role("button", name="through which layers it came").count() == 0
+
+
+@pytest.mark.parametrize(("family", "wiring"), CASES)
+def test_each_letter_of_a_shape_is_explained(show, family, wiring):
+    with show(xray_of(family, wiring)) as page:
+        letters = page.evaluate("page.snapshot.arrays.flatMap(({letters}) => letters)")
+        letters = {letter for each in letters for letter in each.split("+")} - {"1"}
+        assert letters <= set(page.evaluate("Object.keys(LETTERS)"))
+        page.keyboard.press("Home")
+        assert "vectors" in page.inner_text("#now")
+
+
+def test_signs_without_a_picture_are_seen(show):
+    with show(xray_of()) as page:
+        assert page.evaluate("showToken('a b\\u0001\\u007f\\n')") == "a·b␁␡⏎"
