@@ -67,7 +67,7 @@ def _count_leaked(train, test):
 
 def _some_texts():
     train = ["The bus was late.", "It rained.", "We left early.", "the tea was cold."]
-    test = ["It  rained.", "THE BUS was late.", "Nobody came.", "It rained.", "We left early."]
+    test = ["It  rained.", "THE BUS was late.", "THE BUS was LATE.", "Nobody came.", "It rained."]
     return [(train, test), (test, train)]
 
 

@@ -58,9 +58,8 @@ def part(begin, end):
     return Split(list(texts), np.array(labels))
 
 
-hard = replace(
-    toy, name="sentiment", train=part(0, 150), validation=part(150, 190), test=part(190, 310)
-)
+splits = {"train": part(0, 150), "validation": part(150, 190), "test": part(190, 310)}
+hard = replace(toy, name="sentiment", **splits)
 for task in (easy, hard):
     print(f"{task.name}: {', '.join(task.labels)}; for example {task.test.texts[1]!r}")
 
@@ -111,7 +110,8 @@ if isinstance(template, str) and "{text}" in template:
 # the share that is right scatters by $\sqrt{p(1-p)/n}$. Wilson's interval (1927) has the true $p$
 # in it in 95 of 100 cases. With $z = 1.96$ it is
 #
-# $$\frac{p + \frac{z^2}{2n} \;\pm\; z\sqrt{\frac{p(1-p)}{n} + \frac{z^2}{4n^2}}}{1 + \frac{z^2}{n}}.$$
+# $$\frac{p + \frac{z^2}{2n} \;\pm\;
+# z\sqrt{\frac{p(1-p)}{n} + \frac{z^2}{4n^2}}}{1 + \frac{z^2}{n}}.$$
 #
 # ### 6b. The interval of an accuracy (level 2, 15 min)
 #
@@ -197,7 +197,7 @@ names = [rival.name for rival in RIVALS]
 found = {easy.name: {name: best_of_two(name, easy, steps=40) for name in names}}
 
 # %%
-found[hard.name] = {name: best_of_two(name, hard, steps=60) for name in names}
+found[hard.name] = {name: best_of_two(name, hard, steps=40) for name in names}
 
 # %%
 print(f"{'':<12}{'numbers':>9}{'seconds':>9}{'rate':>8}{'easy':>8}{'hard':>8}   right of 120")
@@ -213,7 +213,8 @@ for axis, task in zip(axes, (easy, hard), strict=True):
     for name, run in found[task.name].items():
         low, high = confidence_interval(run.test.correct, run.test.total)
         x, y = numbers_of(run), run.test.accuracy
-        axis.errorbar(x, y, [[y - low], [high - y]], fmt="o", markersize=8, capsize=4, label=name)
+        error = np.clip([[y - low], [high - y]], 0, 1)
+        axis.errorbar(x, y, error, fmt="o", markersize=8, capsize=4, label=name)
     for name, style in (("majority", ":"), ("bag_of_words", "--"), ("written", "-.")):
         share = by_hand[task.name][name] / 120
         axis.axhline(share, color="grey", linestyle=style, label=name.replace("_", " "))
@@ -266,12 +267,8 @@ joined = ensemble(base, prompts, easy).accuracies()
 for name, share in joined.items():
     print(f"{name:<22} {share:.3f}")
 course.band(joined["members, mean"], 0.75, 1.0, "five prompts, the mean of their accuracies")
-course.band(
-    joined["mean probability"] - joined["members, mean"],
-    -0.01,
-    0.25,
-    "what the mean probability adds",
-)
+added = joined["mean probability"] - joined["members, mean"]
+course.band(added, -0.01, 0.25, "what the mean probability adds to a member")
 course.band(joined["mean of the vectors"], 0.4, 0.9, "the mean of the vectors")
 
 # %%
@@ -299,9 +296,8 @@ quick = {"steps": 15, "batch_size": 8, "learning_rate": 0.1, "evaluate_every": 1
 twenty = [minipt.tune(base, hard, seed=SEED + i, **quick) for i in range(20)]
 right = np.array([run.test.right for run in twenty])  # (k, N): which texts each has right
 accuracies = right.mean(1)
-print(
-    f"twenty prompts: {accuracies.min():.3f} to {accuracies.max():.3f}, mean {accuracies.mean():.3f}"
-)
+low, high = accuracies.min(), accuracies.max()
+print(f"twenty prompts: {low:.3f} to {high:.3f}, mean {accuracies.mean():.3f}")
 
 # %% [markdown]
 # ### 6d. The winner, here and there (level 2, 10 min)
