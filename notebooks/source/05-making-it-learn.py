@@ -256,7 +256,7 @@ for i, j in np.ndindex(losses.shape):
         color=colour,
     )
 axis.set_xticks(range(len(RATES)), [f"{rate:g}" for rate in RATES])
-axis.set_yticks(range(len(FACTORS)), [f"{factor:g} times" for factor in FACTORS])
+axis.set_yticks(range(len(FACTORS)), [f"× {factor:g}" for factor in FACTORS])
 axis.set(
     xlabel="learning rate", ylabel="length of the start", title="loss (accuracy) after 80 steps"
 )
@@ -313,7 +313,7 @@ distances = np.array([[runs[f, r].history[-1]["distance"] for r in RATES] for f 
 shares = distances / np.array([[np.linalg.norm(starts[f])] for f in FACTORS])
 figure, axis = plt.subplots(figsize=(9, 4.5))
 for factor, x, y in zip(FACTORS, shares, accuracies, strict=True):
-    axis.semilogx(x, y, "o", markersize=9, alpha=0.7, label=f"start {factor:g} times as long")
+    axis.semilogx(x, y, "o", markersize=9, alpha=0.7, label=f"start × {factor:g}")
 axis.axvline(0.1, color="grey", linestyle=":", label="a tenth of its norm")
 axis.set(
     xlabel="distance moved / norm of the start", ylabel="accuracy, validation", ylim=(0.4, 1.03)
@@ -464,7 +464,7 @@ nudge = float(np.abs(moved - start.vectors).max())
 
 
 def run_from(vectors):
-    given = {"learning_rate": 0.3, "seed": SEED} | short
+    given = {"learning_rate": 0.1, "seed": SEED} | short
     return minipt.tune(base, tried, start=replace(start, vectors=vectors), **given)
 
 

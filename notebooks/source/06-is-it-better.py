@@ -272,7 +272,9 @@ course.band(added, -0.01, 0.25, "what the mean probability adds to a member")
 course.band(joined["mean of the vectors"], 0.4, 0.9, "the mean of the vectors")
 
 # %%
-between = losses_between(base, prompts[0], prompts[1], easy, points=9)
+late = early | {"steps": 200, "evaluate_every": 200}
+pair = [minipt.tune(base, easy, seed=SEED + i, **late).prompt for i in range(2)]
+between = losses_between(base, *pair, easy, points=9)
 figure, axis = plt.subplots(figsize=(9, 3.8))
 axis.plot(np.linspace(0, 1, 9), between, "o-")
 axis.axhline(np.log(2), color="grey", linestyle=":", label="a coin")
@@ -280,11 +282,14 @@ axis.set(xlabel="share of the second prompt in the mean", ylabel="validation los
 axis.set_title("on the way from one prompt to another")
 axis.legend()
 figure.tight_layout()
+hill = max(between) / max(between[0], between[-1])
+course.band(hill, 1.5, 30.0, "the highest loss on the way, over that of the worse end")
 
 # %% [markdown]
-# Both ends know the task, and what lies between them knows less. Prompts that begin at different
-# words end at different places. Their answers are of one kind, and so can be averaged. Where
-# members err on different texts, the ensemble is right more often than they are.
+# This picture has two prompts of 200 steps. Both ends know the task, and what lies between them
+# knows less. Prompts that begin at different words end at different places. Their answers are of
+# one kind, and so can be averaged. Where members err on different texts, the ensemble is right
+# more often than they are.
 #
 # ## Trap: the winner on the test split
 #
