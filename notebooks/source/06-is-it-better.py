@@ -342,7 +342,7 @@ rng = np.random.default_rng(SEED)
 
 def gained_by_winning():
     """-> the mean difference over 200 random halves, one number"""
-    # solution: 200 times a random order, the winner in one half, and the difference
+    # solution: 200 random orders, and the winner of each first half
     differences = []
     for _ in range(200):
         order = rng.permutation(right.shape[1])
@@ -423,7 +423,7 @@ course.band(leaks["prompt", "leak"], 0.35, 0.75, "a prompt, test texts in traini
 # %%
 def count_leaked(train, test):
     """Two lists of texts -> how many of `test` stand in `train`"""
-    # solution: both in lower case with single spaces, the training texts as a set
+    # solution: one form for all texts, and a set of the training texts
     seen = {" ".join(text.lower().split()) for text in train}
     return sum(" ".join(text.lower().split()) in seen for text in test)
     # end
