@@ -12,6 +12,8 @@ goes out and in what order to read its files.
     learning     the loop, and what is measured
     loading      weights of other people
     results      what a run becomes
+    statistics   tests of significance, and calibration
+    registry     a prompt's life: versions, tags, a log
     rivals       what one would try instead
     studies      whether it works
     commands     the command line
@@ -21,7 +23,6 @@ goes out and in what order to read its files.
 """
 
 from importlib import import_module
-from types import ModuleType
 
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import evaluate, predict
@@ -40,6 +41,7 @@ from minipt.transformer.trace import Trace
 __all__ = [
     "Batch",
     "MiniptError",
+    "Registry",
     "SoftPrompt",
     "Trace",
     "check_gradient",
@@ -60,8 +62,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`minipt.course`, which is imported when it is first asked for."""
+def __getattr__(name: str) -> object:
+    """The course, and the registry with its sqlite3: imported when they are first asked for."""
     if name == "course":
         return import_module("minipt.course")
-    raise AttributeError(f"module 'minipt' has no attribute {name!r}")
+    if name == "Registry":
+        return import_module("minipt.registry.registry").Registry
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,12 +10,12 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import fields
 from pathlib import Path
 
+from minipt.commands.find import find_prompt
 from minipt.learning.optimizers import OPTIMIZERS, SCHEDULES
 from minipt.learning.settings import Settings
 from minipt.loading.load import NAMES, load_base
-from minipt.prompting.prompt import SoftPrompt, load_prompt
+from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.starts import STARTS
-from minipt.results.store import find_base
 from minipt.tasks.datasets import load_task, task_names
 from minipt.tasks.rows import read_labelled
 from minipt.tasks.task import Task, load_csv, load_pairs
@@ -27,7 +27,7 @@ HARDER_TASK = "movie-reviews"
 STRONGER_BASES = ("minilm", "smollm2-135m")
 USUAL_TASK = f"{DEFAULT_TASK}, or {HARDER_TASK} for {' and '.join(STRONGER_BASES)}"
 PROMPTS_OWN = "the one that the prompt was made for"
-GOES_ON = "a run's directory, to go on from its prompt"
+GOES_ON = "a run's directory or a kept prompt, to go on from it"
 # The fields of `Settings` that have a flag: the flag, the type of a value, and what it means.
 SETTINGS = {
     "length": ("--length", int, "number of prompt vectors"),
@@ -42,33 +42,39 @@ SETTINGS = {
     "patience": ("--patience", int, "looks at validation without a better one that end the run"),
     "workers": ("--workers", int, "processes that share the texts of a step"),
 }
-
+SHARED = ("--registry", "--json")  # by a command and its actions
 
 Argument = tuple[str, dict]  # as argparse's `add_argument` takes it
 
 
-def command(example: str, *arguments: Argument, prints: str = "one JSON object") -> Callable:
+def command(
+    example: str, *arguments: Argument, prints: str = "one JSON object", within: str = ""
+) -> Callable:
     """Make the function below, such as `tune_command`, one that adds its command to argparse's.
 
     The function takes the parsed arguments and returns the exit status, None: 0. Its docstring is
-    the help. example: the arguments of an example. prints: the output of --json, in words.
+    the help. example: the arguments of an example. prints: the output of --json, in words. within:
+    the command that this one is an action of, and a space. It has --registry and --json too.
     """
     arguments += (argument("--json", f"print {prints}", action="store_true"),)
 
     def decorate(call: Callable[[argparse.Namespace], int | None]) -> Callable:
-        def add_to(commands) -> None:
+        def add_to(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
             name, description = call.__name__.removesuffix("_command"), call.__doc__ or ""
             summary = description.split("\n")[0].removesuffix(".")
             parser = commands.add_parser(
                 name,
                 help=summary[:1].lower() + summary[1:],
                 description=description,
-                epilog=f"example: minipt {name} {example}".rstrip(),
+                epilog=f"example: minipt {within}{name} {example}".rstrip(),
             )
             parser.color = False  # as in `cli`
             for flag, options in arguments:
+                if within and flag in SHARED:  # left out, it is what the command was given
+                    options = options | {"default": argparse.SUPPRESS}
                 parser.add_argument(flag, **options)
             parser.set_defaults(call=call, parser=parser)
+            return parser
 
         return add_to
 
@@ -137,7 +143,13 @@ def list_of(kind: type) -> dict:
     return {"type": parse, "metavar": "A,B"}
 
 
-RUN = argument("run", "a run's directory, or its prompt.safetensors", type=Path, metavar="RUN")
+A_RUN = "a run's directory, its prompt.safetensors, or a kept prompt: NAME, NAME@2 or NAME@TAG"
+RUN = argument("run", A_RUN, metavar="RUN")
+REGISTRY = argument(
+    "--registry",
+    "the directory of kept prompts (default: MINIPT_REGISTRY, or else ./prompts)",
+    metavar="DIR",
+)
 BASE_AND_TASK = (*task_arguments(), base_argument())
 
 
@@ -155,8 +167,9 @@ def load_base_and_task(args: argparse.Namespace) -> tuple[Base, Task]:
 
 def load_tuned(args: argparse.Namespace) -> tuple[Base, SoftPrompt]:
     """A run's prompt and the base that it was made for, which --base may say where to find."""
-    base = load_base(find_base(args.run) if args.base is None else args.base)
-    return base, load_prompt(args.run, base)
+    found = find_prompt(args, args.run)
+    base = found.load_base(args.base)
+    return base, found.load(base)
 
 
 def choose_task(args: argparse.Namespace, base: Base) -> Task:

@@ -13,16 +13,19 @@ from importlib.metadata import version
 
 import numpy as np
 
-from minipt.commands.answer import generate_command, predict_command
 from minipt.commands.doctor import bases_command, doctor_command
+from minipt.commands.generate import generate_command
+from minipt.commands.predict import predict_command
+from minipt.commands.prompts import add_prompts
 from minipt.commands.studies import STUDIES
 from minipt.commands.terminal import complain, shown_streams
 from minipt.commands.tune import INTERRUPTED, tune_command
+from minipt.commands.watch import watch_command
 from minipt.commands.xray import xray_command
 from minipt.errors import MiniptError
 
-COMMANDS = (tune_command, predict_command, generate_command, xray_command, *STUDIES)
-COMMANDS += (bases_command, doctor_command)
+COMMANDS = (tune_command, predict_command, generate_command, xray_command, add_prompts)
+COMMANDS += (watch_command, *STUDIES, bases_command, doctor_command)
 
 
 def main(arguments: Sequence[str | os.PathLike] | None = None) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from minipt.commands.arguments import (
     BASE_AND_TASK,
+    REGISTRY,
     RUN,
     SETTINGS,
     argument,
@@ -116,6 +117,7 @@ def rivals_command(args: argparse.Namespace) -> None:
 @command(
     "runs/sms-spam-tiny-0 --save page.png",
     RUN,
+    REGISTRY,
     *task_arguments("the one that the prompt was tuned for"),
     base_argument(None),
     argument("--texts", "validation texts to measure on", type=int, default=128),

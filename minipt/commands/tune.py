@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,19 +16,25 @@ from textwrap import fill
 
 from minipt.commands.arguments import (
     BASE_AND_TASK,
+    REGISTRY,
     SETTINGS,
     argument,
     command,
     given_settings,
     load_base_and_task,
+    readable,
     setting_arguments,
 )
+from minipt.commands.find import Found, find_prompt, open_registry
 from minipt.commands.terminal import command_line, complain
 from minipt.errors import MiniptError
+from minipt.files.records import USUAL_NAME
+from minipt.learning.observe import validation_record
 from minipt.learning.tune import Run, prepare, tune
 from minipt.loading.load import NAMES
-from minipt.prompting.prompt import SoftPrompt, load_prompt
 from minipt.prompting.starts import STARTS
+from minipt.registry.names import check_name
+from minipt.registry.objects import sha256_of
 from minipt.results.plot import draw_curves, render
 from minipt.results.report import Score, compare_with_rivals, introduce, make_record, tell, warn
 from minipt.results.store import (
@@ -39,7 +46,6 @@ from minipt.results.store import (
     write_run,
 )
 from minipt.results.tables import WIDTH
-from minipt.transformer.base import Base
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -56,6 +62,9 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
         default=None,
     ),
     argument("--name", "write to runs/RUN (default: made of task, base and seed)", metavar="RUN"),
+    argument("--keep", "keep the prompt under this name, as its next version", metavar="NAME"),
+    argument("-m", "what is new in this version", dest="message", metavar="MESSAGE"),
+    REGISTRY,
     argument("--resume", "go on with the interrupted run of this name", action="store_true"),
     prints="run.json; everything else to standard error",
 )
@@ -66,10 +75,13 @@ def tune_command(args: argparse.Namespace) -> int:
     their own.
     """
     say = partial(print, file=sys.stderr if args.json else sys.stdout)
+    _check_keeping(args)
     base, task = load_base_and_task(args)
-    given = given_settings(args) | {"start": _prompt_to_go_on_from(args.method, base)}
+    parent = _parent(args)
+    given = given_settings(args) | {"start": parent and parent.load(base)}
     learner, settings = prepare(base, task, **given)
     directory = choose_directory(args.name, task.name, base.name, settings.seed, args.resume)
+    origin = _origin(parent, directory)
     again = f"`{_command_again(args, directory)}`"
     try:
         say(introduce(task, learner, settings), flush=True)
@@ -85,7 +97,7 @@ def tune_command(args: argparse.Namespace) -> int:
         if checkpoint_path(directory).exists():
             complain(f"go on with {again}")
         raise
-    place = {"base_path": _place_of(args.base), "base_revision": _revision_of(args.base)}
+    place = {"base_path": _place_of(args.base), "base_revision": _revision_of(args.base)} | origin
     try:
         if run.interrupted:
             raise KeyboardInterrupt  # from here on, Ctrl-C before and after the last step are one
@@ -98,20 +110,49 @@ def tune_command(args: argparse.Namespace) -> int:
     if warning := warn(task, run):
         say(fill(f"warning: {warning}", WIDTH) + "\n")
     say(_closing(directory, run))
+    kept = {} if args.keep is None else {"kept": _keep(args, directory, say)}
     if args.json:
-        print(json.dumps(record | {"directory": str(directory)}))
+        print(json.dumps(record | {"directory": str(directory)} | kept))
     return 0
 
 
-def _prompt_to_go_on_from(method: str | None, base: Base) -> SoftPrompt | None:
+def _check_keeping(args: argparse.Namespace) -> None:
+    """A name that could not be kept is refused before anything is learnt."""
+    if args.keep is not None:
+        check_name(args.keep)
+    elif args.message is not None:
+        args.parser.error("-m is the message of --keep NAME: give both")
+
+
+def _parent(args: argparse.Namespace) -> Found | None:
     """The prompt that --init names; None for the name of a start."""
+    method = args.method
     if method is None or method in STARTS:
         return None
-    if not os.path.exists(method):
+    found, exists = None, os.path.exists(method)
+    try:
+        found = find_prompt(args, method)
+    except MiniptError:
+        if exists or "@" in method:
+            raise
+    if found is None or not (found.version or exists):
         raise MiniptError(
-            f"unknown start {method!r}: choose one of {', '.join(STARTS)}, or a run's directory"
+            f"unknown start {method!r:.60}: choose one of {', '.join(STARTS)}, or a run's "
+            f"directory, or a prompt in the registry {open_registry(args).directory}"
         )
-    return load_prompt(method, base)
+    return found
+
+
+def _origin(parent: Found | None, directory: Path) -> dict[str, str]:
+    """What run.json says of the prompt that a run goes on from, so that its version is found.
+
+    A run that is resumed without --init goes on from the best prompt of its first part.
+    """
+    path = parent.file if parent else unfinished(directory) / USUAL_NAME
+    if not os.path.isfile(path):
+        return {}
+    version = {"parent": parent.version.reference} if parent and parent.version else {}
+    return version | {"parent_sha256": sha256_of(path.read_bytes())}
 
 
 def _write(directory: Path, record: dict, run: Run, scores: dict[str, Score], again: str) -> None:
@@ -122,10 +163,26 @@ def _write(directory: Path, record: dict, run: Run, scores: dict[str, Score], ag
     except MiniptError as error:
         complain(f"the run is kept without curves.png, since {error}")
         curves = None
+    base, split = run.learner.base, run.task.validation
+    validation = validation_record(base, run.prompt, split) if run.task.labels else None
     try:
-        write_run(directory, record, run.history, run.prompt, curves)
+        write_run(directory, record, run.history, run.prompt, curves, validation)
     except MiniptError as error:
         raise MiniptError(f"{error}; the tuned prompt is kept, go on with {again}") from error
+
+
+def _keep(args: argparse.Namespace, directory: Path, say: Callable[[str], None]) -> str:
+    """Keep the run in the registry, and say so. Returns the version, such as spam@2."""
+    registry = open_registry(args)
+    try:
+        version = registry.save(directory, args.keep, readable(args.message or ""))
+    except MiniptError as error:
+        raise MiniptError(
+            f"{error}; the run itself is complete in {directory}: keep it with `minipt prompts "
+            "keep`"
+        ) from error
+    say(f"kept:    {version.reference} in {registry.directory}")
+    return version.reference
 
 
 def _place_of(base: str) -> str | None:
@@ -171,9 +228,11 @@ def _closing(directory: Path, run: Run) -> str:
     """The place of everything, and the next command to type."""
     command = "predict" if run.prompt.about["labels"] else "generate"
     example = command_line("minipt", command, str(directory), "a text of your own")
+    names = ", ".join(sorted(path.name for path in directory.iterdir()))
+    written = fill(f"written: {directory}/ with {names}", WIDTH, subsequent_indent=" " * 9)
     return (
         f"{run.seconds:.0f} s of tuning; the best prompt on validation is that of step "
         f"{run.best_step}\n"
-        f"written: {directory}/ with {', '.join(sorted(p.name for p in directory.iterdir()))}\n"
+        f"{written}\n"
         f"next:    {example}"
     )

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from minipt.commands.answer import refuse_without_labels
 from minipt.commands.arguments import (
+    A_RUN,
+    REGISTRY,
     argument,
     base_argument,
     command,
-    load_tuned,
     named_task,
     print_result,
     readable,
 )
+from minipt.commands.find import find_prompt
 from minipt.errors import MiniptError
 from minipt.learning.settings import Settings
 from minipt.loading.load import NAMES, load_base
@@ -32,7 +33,8 @@ from minipt.transformer.base import Base
 @command(
     '"free entry, text WIN" --label spam --save page.png',
     argument("text", metavar="TEXT"),
-    argument("--run", "begin with this run's prompt (default: with a fresh one)", type=Path),
+    argument("--run", f"begin with this prompt, {A_RUN} (default: with a fresh one)"),
+    REGISTRY,
     argument("--task", "without --run: whose labels to use (default: as for tune)"),
     base_argument(None, f"{NAMES[0]}, or with --run the one that its prompt was made for"),
     argument("--label", "the right answer (default: the one that the prompt finds least likely)"),
@@ -65,9 +67,9 @@ def _choose_prompt(args: argparse.Namespace) -> tuple[Base, SoftPrompt]:
     if args.run:
         if args.task:
             args.parser.error("--run knows its task: leave --task out")
-        base, prompt = load_tuned(args)
-        refuse_without_labels(args.run, prompt)
-        return base, prompt
+        found = find_prompt(args, args.run)
+        base = found.load_base(args.base)
+        return base, found.load_labelled(base)
     base = load_base(args.base or NAMES[0])
     task = named_task(args, base)
     prompt = init_prompt(base, Settings.length, Settings.method, Settings.seed)

@@ -7,5 +7,6 @@ In: bytes, arrays, names of packages. Out: files that a reader can trust.
     complete   write a file or a directory as a whole
     records    arrays and facts with their sha256
     versions   what made a file
+    clock      times in UTC
     fetch      archives by name, version and sha256, kept in a cache
 """

@@ -5,6 +5,7 @@ In: a base and a task. Out: a `Run`, with the prompt that was best on validation
     optimizers  optimizers and schedules
     settings    how to learn, and what suits a base and a task
     evaluate    what a prompt answers, and how well
+    observe     what answers leave to be watched
     learner     what learns
     checkpoint  a run's state and its file
     memory      a setting of the allocator

@@ -66,16 +66,8 @@ def predict(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> list[Predic
     Raises MiniptError for a prompt that was not tuned for labels, or for another base, for texts
     that are no list of strings, a text without tokens, and answers that are not finite.
     """
-    labels = prompt.about.get("labels")
-    if not labels:
-        raise MiniptError("this prompt was not tuned for labels: tune one, or use minipt.generate")
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise MiniptError('texts are a list of strings, such as ["a text"]')
-    if prompt.fingerprint != base.fingerprint:
-        raise MiniptError(
-            f"the prompt was made for base {prompt.base_name!r}, not for base {base.name!r}: a "
-            "prompt works only on its own base"
-        )
+    check_answerable(base, prompt, texts)
+    labels = prompt.about["labels"]
     if not len(texts):
         return []
     unknown = np.zeros(len(texts), np.int64)  # no answer is right or wrong here
@@ -85,6 +77,19 @@ def predict(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> list[Predic
         Prediction(labels[int(np.argmax(row))], dict(zip(labels, row, strict=True)), cut)
         for row, cut in rows
     ]
+
+
+def check_answerable(base: Base, prompt: SoftPrompt, texts: Sequence[str]) -> None:
+    """Raise MiniptError unless the prompt was tuned for labels and this base, and texts are one."""
+    if not prompt.about.get("labels"):
+        raise MiniptError("this prompt was not tuned for labels: tune one, or use minipt.generate")
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise MiniptError('texts are a list of strings, such as ["a text"]')
+    if prompt.fingerprint != base.fingerprint:
+        raise MiniptError(
+            f"the prompt was made for base {prompt.base_name!r}, not for base {base.name!r}: a "
+            "prompt works only on its own base"
+        )
 
 
 def evaluate(
@@ -114,7 +119,7 @@ def measure(
     losses, right = np.zeros(N), np.ones(N, bool)  # of each text
     counts, probabilities = np.zeros((K, K), np.int64), np.empty((N, K), base.dtype)
     answers = 0
-    size = _batch_size(base, question, targets)
+    size = batch_size(base, question, targets)
     for indices, batch in batches(token_rows, targets, question, size):
         logits = answer(batch)  # (M, K or V), M answers
         each, shares = cross_entropy(logits, batch.right_choices)  # (M,), (M, K or V)
@@ -172,7 +177,8 @@ def encode_split(
     return token_rows, split.labels, was_cut
 
 
-def _batch_size(base: Base, question: QuestionFormat, targets: Targets) -> int:
+def batch_size(base: Base, question: QuestionFormat, targets: Targets) -> int:
+    """How many texts are measured at once."""
     answers = question.label_tails or (() if isinstance(targets, np.ndarray) else targets)
     if not answers:
         return EVALUATION_BATCH

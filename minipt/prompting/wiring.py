@@ -180,8 +180,7 @@ def logits_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray
 
     vectors (P, C), or (B, P, C): a prompt for each text.
     """
-    stream = _joined_stream(base, vectors.astype(base.dtype), batch)
-    hidden, _ = forward(StreamLayout(base, stream, ForwardOnly()))  # (B, R, C)
+    hidden = hidden_together(base, vectors, batch)  # (B, R, C)
     return label_logits(readout(base, hidden, batch, ForwardOnly()), batch)
 
 
@@ -195,6 +194,21 @@ def hidden_after(base: Base, batch: Batch, past: Past | None) -> np.ndarray:
     """The hidden states that these answers are made from. (B, R, C)"""
     stream = _text_stream(base, batch, past)
     return forward(StreamLayout(base, stream, ForwardOnly(), past))[0]
+
+
+def hidden_together(base: Base, vectors: np.ndarray, batch: Batch) -> np.ndarray:
+    """The same with the prompt in front of every text. (B, R, C)"""
+    stream = _joined_stream(base, vectors.astype(base.dtype), batch)
+    return forward(StreamLayout(base, stream, ForwardOnly()))[0]
+
+
+def hidden_reader(base: Base, prompt: SoftPrompt) -> Callable[[Batch], np.ndarray]:
+    """As `answerer`, a function from batches to the hidden states of the answers. (B, R, C)"""
+    _check_prompt(base, prompt)
+    if base.config.causal:
+        past = run_prompt(base, prompt)
+        return lambda batch: hidden_after(base, batch, past)
+    return lambda batch: hidden_together(base, prompt.vectors, batch)
 
 
 def _prompt_stream(base: Base, vectors: np.ndarray) -> Stream:

@@ -8,6 +8,7 @@ In: a run. Out: files and text.
     kept        results that are computed once
     intervals   the interval of a mean difference
     report      a run beside its rivals
+    facts       all that is to be kept of a prompt
     xray        one step, with every array of it
     neighbours  the words nearest to each vector of a prompt
     influence   what is lost without a vector

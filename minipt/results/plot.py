@@ -42,7 +42,8 @@ def render(figure: Figure, ending: str) -> bytes:
     return file.getvalue()
 
 
-def _new_figure(**options: object) -> Figure:
+def new_figure(**options: object) -> Figure:
+    """An empty figure. Raises MiniptError where matplotlib cannot be used."""
     try:
         from matplotlib.figure import Figure
     except Exception as error:  # it reads the user's settings when it is imported
@@ -65,8 +66,8 @@ def draw_curves(
 
     history: as in `Run`. lines: accuracies to draw across, such as the majority's, by their names.
     """
-    figure = _new_figure(figsize=(9, 8), layout="constrained")
-    figure.suptitle(_in_font(title), fontsize=11)
+    figure = new_figure(figsize=(9, 8), layout="constrained")
+    figure.suptitle(in_font(title), fontsize=11)
     loss, accuracy, norm = figure.subplots(3, 1, sharex=True)
     steps = history[1:]
     at, losses = [r["step"] for r in steps], [r["loss"] for r in steps]
@@ -93,7 +94,7 @@ def draw_curves(
     norm.set_ylabel("length of the vectors")
     norm.set_xlabel("step")
     for axes in (loss, accuracy, norm):
-        _tidy(axes)
+        tidy(axes)
         # Beside the axes, where no curve can run through it.
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     return figure
@@ -116,8 +117,8 @@ def draw_step(
     """
     tokens, all_tokens = tokens[-MOST_TOKENS:], all_tokens[-MOST_TOKENS:]
     height = 4.2 + 0.18 * (len(last_token) + len(tokens))
-    figure = _new_figure(figsize=(9, max(7.0, height)), layout="constrained")
-    figure.suptitle(_in_font(title), fontsize=11)
+    figure = new_figure(figsize=(9, max(7.0, height)), layout="constrained")
+    figure.suptitle(in_font(title), fontsize=11)
     rows = [len(last_token) + 2, len(tokens) + 2, 9]
     grid = figure.add_gridspec(3, 2, height_ratios=rows)
     layers = [f"layer {i}" for i in range(len(last_token))]
@@ -151,22 +152,22 @@ def draw_lines(
     of: the name of the setting. lines: by name, the mean, lowest and highest at each setting.
     across: values to draw across, by name.
     """
-    figure = _new_figure(figsize=(8, 4.5), layout="constrained")
+    figure = new_figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(_in_font(title), fontsize=11)
+    axes.set_title(in_font(title), fontsize=11)
     places = {at: i for i, at in enumerate(dict.fromkeys(at for x in lines.values() for at in x))}
     for i, (name, points) in enumerate(lines.items()):
         shift = (i - (len(lines) - 1) / 2) * 0.5 / len(lines)  # so that no bar hides another
         mean, low, high = np.array(list(points.values())).T
         x = np.array([places[at] for at in points]) + shift
         bars = np.maximum(np.stack([mean - low, high - mean]), 0.0)  # rounding may go below
-        axes.errorbar(x, mean, bars, fmt="o-", ms=4, capsize=3, label=_in_font(name))
+        axes.errorbar(x, mean, bars, fmt="o-", ms=4, capsize=3, label=in_font(name))
     for (name, value), style in zip(across.items(), ("--", ":", "-."), strict=False):
-        axes.axhline(value, color=GREY, linestyle=style, label=_in_font(f"{name}, {value:.3f}"))
-    axes.set_xticks(range(len(places)), [_in_font(at) for at in places])
-    axes.set_xlabel(_in_font(of))
+        axes.axhline(value, color=GREY, linestyle=style, label=in_font(f"{name}, {value:.3f}"))
+    axes.set_xticks(range(len(places)), [in_font(at) for at in places])
+    axes.set_xlabel(in_font(of))
     axes.set_ylabel(measure)
-    _tidy(axes)
+    tidy(axes)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     return figure
 
@@ -186,8 +187,8 @@ def draw_reading(
     group. attention (L, P): by layer. changes (P,): of the loss, without each vector.
     """
     layers = [f"layer {i}" for i in range(len(attention))]
-    figure = _new_figure(figsize=(10, 9.5 + 0.2 * len(layers)), layout="constrained")
-    figure.suptitle(_in_font(title), fontsize=11)
+    figure = new_figure(figsize=(10, 9.5 + 0.2 * len(layers)), layout="constrained")
+    figure.suptitle(in_font(title), fontsize=11)
     rows = [9, 9, len(layers) + 3, 8]
     grid = figure.add_gridspec(4, 2, height_ratios=rows, width_ratios=[3, 2])
     _map(figure.add_subplot(grid[:2, 0]), places, share)
@@ -201,7 +202,7 @@ def draw_reading(
     losses.set_title("the loss without each vector, more than with all (nats)", fontsize=10)
     losses.set_xlabel("prompt vector", fontsize=9)
     _number_vectors(losses, len(changes))
-    _tidy(losses)
+    tidy(losses)
     return figure
 
 
@@ -220,7 +221,7 @@ def _map(axes: Axes, places: Mapping[str, np.ndarray], share: float) -> None:
     axes.set_xlabel("first principal component of the words", fontsize=9)
     axes.set_ylabel("second", fontsize=9)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.09), ncols=3)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _strips(axes: Axes, groups: Mapping[str, np.ndarray], title: str) -> None:
@@ -232,7 +233,7 @@ def _strips(axes: Axes, groups: Mapping[str, np.ndarray], title: str) -> None:
     axes.set_yticks(np.arange(len(groups)), groups, fontsize=8)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_title(title, fontsize=10)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _heat(axes: Axes, weights: np.ndarray, names: Sequence[str], title: str) -> None:
@@ -249,7 +250,7 @@ def _gradient_bars(axes: Axes, gradient: np.ndarray) -> None:
     axes.set_title("norm of the gradient at each prompt vector", fontsize=10)
     axes.set_xlabel("prompt vector")
     _number_vectors(axes, len(gradient))
-    _tidy(axes)
+    tidy(axes)
 
 
 def _answer_bars(axes: Axes, answers: Mapping[str, Sequence[float]], labels: Sequence[str]) -> None:
@@ -257,13 +258,13 @@ def _answer_bars(axes: Axes, answers: Mapping[str, Sequence[float]], labels: Seq
     for i, (moment, probabilities) in enumerate(answers.items()):
         places = np.arange(len(labels)) + (i - (len(answers) - 1) / 2) * width
         axes.bar(places, probabilities, width, color=(GREY, ORANGE, GREEN)[i], label=moment)
-    names = [_in_font(label) for label in labels]
+    names = [in_font(label) for label in labels]
     axes.set_xticks(np.arange(len(labels)), names, rotation=90 if len(labels) > 6 else 0)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_ylim(0, 1.25)  # the legend stands above the highest bar
     axes.set_title("the answer, before and after the step", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="upper center", ncols=3)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _number_vectors(axes: Axes, count: int) -> None:
@@ -274,10 +275,10 @@ def _number_vectors(axes: Axes, count: int) -> None:
 
 def _shown(token: str) -> str:
     """A token with its white space made visible."""
-    return _in_font(token.replace("\n", "⏎").replace(" ", "·"))
+    return in_font(token.replace("\n", "⏎").replace(" ", "·"))
 
 
-def _in_font(text: str) -> str:
+def in_font(text: str) -> str:
     """Letters that matplotlib's own font has, and no `$`, which would begin a formula."""
     known = "".join(c if c < LAST_OF_FONT or c in "⏎…" else "□" for c in text)
     return known.replace("$", r"\$")
@@ -288,6 +289,7 @@ def _running_mean(values: Sequence[float], width: int) -> list[float]:
     return [float(np.mean(values[max(0, i + 1 - width) : i + 1])) for i in range(len(values))]
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Axes with a light grid, open to the right and above."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)

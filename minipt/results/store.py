@@ -1,9 +1,10 @@
 """A run's directory: the numbers, the prompt, the history and the picture, all or nothing.
 
-In: a finished run. Out: `runs/<name>/` with `run.json`, `history.csv`, `prompt.safetensors` and
-`curves.png`. The picture only shows what the history says, so where matplotlib cannot draw a run is
-complete without it. While a run is under way, `runs/<name>.unfinished/` holds the checkpoint from
-which `--resume` continues, and after Ctrl-C the best prompt so far.
+In: a finished run. Out: `runs/<name>/` with `run.json`, `history.csv`, `prompt.safetensors`,
+`curves.png` and, for a task with labels, `validation.json`. The picture only shows what the history
+says, so where matplotlib cannot draw a run is complete without it. While a run is under way,
+`runs/<name>.unfinished/` holds the checkpoint from which `--resume` continues, and after Ctrl-C the
+best prompt so far.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from minipt.errors import MiniptError
 from minipt.files.complete import complete_directory, complete_file
 from minipt.files.formats import read_json
-from minipt.files.records import read_tensors
+from minipt.files.records import read_tensors, write_record
 from minipt.loading.load import NAMES
 from minipt.prompting.prompt import SoftPrompt
 from minipt.results.plot import render
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RUNS = Path("runs")
+VALIDATION = "validation.json"
 LONGEST_NAME = 60  # in bytes
 PAGES = (".png", ".pdf", ".svg")
 HISTORY = (
@@ -84,13 +86,18 @@ def checkpoint_path(directory: Path) -> Path:
 
 
 def write_run(
-    directory: Path, record: dict, history: list[dict], prompt: SoftPrompt, curves: bytes | None
+    directory: Path,
+    record: dict,
+    history: list[dict],
+    prompt: SoftPrompt,
+    curves: bytes | None,
+    validation: dict | None = None,
 ) -> None:
     """Write a finished run's files, then remove its `unfinished` directory.
 
-    record: of types that JSON knows. curves: a PNG, None: there is no picture. Raises MiniptError,
-    leaving nothing half-written, when the directory exists or cannot be written or the disk is
-    full.
+    record: of types that JSON knows. curves: a PNG, None: there is no picture. validation: what
+    `observe` saw on the validation split, None: the task has no labels. Raises MiniptError, leaving
+    nothing half-written, when the directory exists or cannot be written or the disk is full.
     """
     with complete_directory(directory) as partial:
         write_json(partial / "run.json", record)
@@ -101,6 +108,8 @@ def write_run(
         prompt.save(partial / "prompt.safetensors")
         if curves is not None:
             (partial / "curves.png").write_bytes(curves)
+        if validation is not None:
+            write_record(partial / VALIDATION, validation)
     shutil.rmtree(unfinished(directory), ignore_errors=True)
 
 

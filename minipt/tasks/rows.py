@@ -7,7 +7,7 @@ examples are in memory.
 import csv
 import json
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -45,6 +45,18 @@ def read_labelled(path: Path, text_column: str, label_column: str) -> tuple[list
     return texts, labels
 
 
+def read_table(path: Path, text_column: str) -> tuple[list[str], list[list[str]], list[str]]:
+    """The header of a CSV file, its rows, as long as the header, and the texts of one column.
+
+    Raises MiniptError as `load_csv` does, but needs no labels.
+    """
+    table: list[list[str]] = []
+    found = _csv_rows(path, text_column, text_column, table.append)
+    texts = [text for text, _ in _filled(path, found, text_column, text_column)]
+    header, *rows = table
+    return header, [(row + [""] * len(header))[: len(header)] for row in rows], texts
+
+
 def read_pairs(path: Path) -> Iterator[Example]:
     """The prompts and responses of a file. Raises MiniptError as `load_pairs` does."""
     is_json = path.suffix.lower() in (".jsonl", ".json")
@@ -59,7 +71,7 @@ def quoted(names: Iterable[str]) -> str:
 
 def _filled(path: Path, rows: Iterable[Row], first: str, second: str) -> Iterator[Example]:
     """The rows without their places. Raises MiniptError for none at all and for an empty text."""
-    filled, empty = 0, []
+    filled, empty, names = 0, [], list(dict.fromkeys((first, second)))
     for place, *texts in rows:
         if all(text.strip() for text in texts):
             filled += 1
@@ -68,15 +80,17 @@ def _filled(path: Path, rows: Iterable[Row], first: str, second: str) -> Iterato
             empty.append(place)
     if empty:
         raise MiniptError(
-            f"{path} has {len(empty)} rows with an empty {first} or {second}, the first at "
+            f"{path} has {len(empty)} rows with an empty {' or '.join(names)}, the first at "
             f"{empty[0]}: fill or remove them"
         )
     if not filled:
-        raise MiniptError(f"{path} has no rows: add some, with {first} and {second}")
+        raise MiniptError(f"{path} has no rows: add some, with {' and '.join(names)}")
 
 
-def _csv_rows(path: Path, first: str, second: str) -> Iterator[Row]:
-    """The two columns of each row.
+def _csv_rows(
+    path: Path, first: str, second: str, see: Callable[[list[str]], None] = lambda row: None
+) -> Iterator[Row]:
+    """The two columns of each row. see: it is called with the header and with each whole row.
 
     Raises MiniptError for a quotation that does not end, for one that holds rows, and for a row
     with more fields than the header.
@@ -101,12 +115,14 @@ def _csv_rows(path: Path, first: str, second: str) -> Iterator[Row]:
         if second == RESPONSE:
             second = _response_in(columns)
         _check_columns(path, columns, (first, second))
+        see(columns)
         wanted = (columns.index(first), columns.index(second))
         row_lines.clear()
         for row in reader:
             if row:
                 place = f"line {reader.line_num - len(row_lines) + 1}"
                 _check_width(path, place, row, columns)
+                see(row)
                 text, answer = _at(row, wanted)
                 if len(row_lines) > 1:
                     suspects += ((place, *ends) for ends in _ends(row, wanted))
@@ -134,6 +150,7 @@ def _check_width(path: Path, place: str, row: list[str], columns: list[str]) -> 
 
 
 def _check_columns(path: Path, columns: list[str], needed: tuple[str, str]) -> None:
+    needed = dict.fromkeys(needed)  # one column may serve as both
     if missing := [column for column in needed if column not in columns]:
         raise MiniptError(
             f"{path} has no column {quoted(missing)}: its columns are {quoted(columns):.200}"

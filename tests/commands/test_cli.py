@@ -36,7 +36,7 @@ from minipt.tasks.task import load_csv
 CSV = ("--csv", "texts.csv", "--text-column", "text", "--label-column", "label")
 QUICK = ("--length", "3", "--steps", "6", "--batch-size", "8")
 RUN = "runs/texts-small-0"
-FILES = {"run.json", "history.csv", "prompt.safetensors", "curves.png"}
+FILES = {"run.json", "history.csv", "prompt.safetensors", "validation.json", "curves.png"}
 tuning = sys.modules["minipt.learning.tune"]
 
 
@@ -284,7 +284,7 @@ def test_generate_streams_what_the_base_writes(call, finished, saved_base, monke
     written = "".join(generate(load_base(saved_base), prompt, "a", **settings))
     assert (status, said) == (0, {"text": "a", "written": written} | settings)
     monkeypatch.setattr(
-        "minipt.commands.answer.generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"])
+        "minipt.commands.generate.generate", lambda *_, **__: iter(["a\x1b[31m\n", "\tb\x9b\x07"])
     )
     assert call("generate", finished, "a")[1] == "a\\u001b[31m\n\tb\\u009b\\u0007\n"
 
@@ -562,7 +562,7 @@ def test_a_picture_that_cannot_be_drawn_costs_only_the_picture(job, call, here):
     assert "the run is kept without curves.png, since matplotlib cannot draw here" in sentence
     assert "MPLBACKEND" in sentence
     assert left(here) == {"runs", RUN, *(f"{RUN}/{name}" for name in FILES - {"curves.png"})}
-    assert "with history.csv, prompt.safetensors, run.json\n" in done.stdout
+    assert "with history.csv, prompt.safetensors, run.json, validation.json\n" in done.stdout
     assert call("predict", RUN, "a text")[0] == 0
     done = subprocess.run(
         [sys.executable, "-m", "minipt", "xray", "a day", "--run", RUN, "--save", "page.png"],
