@@ -112,7 +112,7 @@ def decode(query, key, value, past_key, past_value):
 
     -> context (H, 1, D), key (H, S + 1, D), value (H, S + 1, D)
     """
-    # solution: append key and value to the past, then attention of one query
+    # solution: append key and value to the past, then attention
     key = np.concatenate([past_key, key], axis=1)
     value = np.concatenate([past_value, value], axis=1)
     scores = query @ key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])  # (H, 1, S + 1)
@@ -322,7 +322,7 @@ for move in registry.moves("kind"):
 # %%
 def tags_now(moves):
     """moves: a list of (tag, number or None) -> {tag: number}"""
-    # solution: the last move of each tag, without those that were taken away
+    # solution: the last move of each tag, unless it was taken away
     return {tag: number for tag, number in dict(moves).items() if number is not None}
     # end
 
