@@ -99,7 +99,7 @@ course.check("9a", rows_of_a_step)
 #
 # </details>
 #
-# ### 9b. One decoding step (level 2, 15 min)
+# ### 9b. One decoding step (level 2, 10 min)
 #
 # One layer, one new row. Its query, key and value are (H, 1, D), and the past has S rows. Return
 # the context (H, 1, D), and the keys and values that the next step finds as its past. No mask is
@@ -173,7 +173,7 @@ print(asked.summary())
 # training. That leaks (chapter 6). The 120 sentences of the test are therefore kept out of the
 # file, and we measure on them.
 #
-# ### 9c. A row and its target (level 2, 10 min)
+# ### 9c. A row and its target (level 2, 5 min)
 #
 # A pair becomes a row of tokens, and a target: the tokens that should follow the row's last ones.
 # The loss is the mean over these. Return both as lists of token ids. The response ends with the
@@ -426,7 +426,7 @@ course.check("9f", deviations)
 #
 # </details>
 #
-# ### 9g. An alarm (level 3, 15 min)
+# ### 9g. An alarm (level 3, 10 min)
 #
 # Write a rule. It gets all answers so far and says whether to alarm. It is asked after every ten
 # texts, on twenty streams. The value is the mean number of texts from the change to the alarm. If
