@@ -100,8 +100,8 @@ def my_sheet():
         "question": "Does the word honestly open a sentence or end it?",
         "labels": ["ending", "opening"],
         "source": "Made by a rule from sentences that were written for minipt.",
-        "texts": 310,
-        "majority": 0.5,
+        "texts": 309,
+        "majority": 0.502,
         "measure": "accuracy",
         "baselines": ["majority", "bag of words", "untuned", "written"],
         "target": 0.8,
@@ -205,6 +205,9 @@ if own in (None, ...):
     course.band(float(np.mean(accuracies)), 0.7, 1.0, "the example, mean test accuracy of 3 seeds")
 
 # %% [markdown]
+# The setting was chosen by one of these seeds, and so this seed is a lucky one more often than
+# not. Its accuracy alone promises too much. The others say what to expect.
+#
 # ### 10c. Mean and spread (level 1, 5 min)
 #
 # Return the mean of the seeds' accuracies and their standard deviation. The mean comes from the
@@ -355,7 +358,7 @@ def my_report():
         "beaten": mean > best.accuracy,
         "chosen on": "validation",
         "conclusion": "The prompt beats the bag of words, since only the order of the words tells "
-        "the classes apart. The seeds differ, and 32 test texts leave a wide interval.",
+        "the classes apart. The seeds differ, and few test texts leave a wide interval.",
     }
     # end
 
