@@ -22,7 +22,7 @@ file lists its exercises: how the right value is computed, and which mistakes ar
 """
 
 from minipt.course.record import band, begin, check, guess, results, reveal, summary
-from minipt.course.sentences import statements_and_questions
+from minipt.course.sentences import instructions, statements_and_questions
 from minipt.course.twins import pad_left, pool_all, prompt_twice, read_at
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "begin",
     "check",
     "guess",
+    "instructions",
     "pad_left",
     "pool_all",
     "prompt_twice",

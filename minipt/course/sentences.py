@@ -1,9 +1,10 @@
-"""The course's own task: sentences that ship with minipt, some of them made questions.
+"""The course's own tasks: sentences that ship with minipt, some of them made questions.
 
 In: how many sentences make one question. Out: a `Task` that `nano` learns in seconds and that needs
-no network.
+no network. The same sentences with an instruction behind them are pairs, which `micro` learns.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,11 @@ from minipt.tasks.datasets import load_task
 from minipt.tasks.task import Split, Task
 
 TRAIN, VALIDATION = 149, 40  # the other 120 sentences are the test split
+INSTRUCTIONS = {  # by each, the response to a statement and to a question
+    "Name the kind.": ("statement", "question"),
+    "Is it a question?": ("no", "yes"),
+    "Is it a statement?": ("yes", "no"),
+}
 
 
 def statements_and_questions(one_in: int = 2) -> Task:
@@ -47,3 +53,16 @@ def _ask_one_in(one_in: int, texts: list[str]) -> Split:
         for text, label in zip(texts, labels, strict=True)
     ]
     return Split(asked, labels)
+
+
+def instructions(texts: Sequence[str]) -> list[dict[str, str]]:
+    """Each sentence with each of three instructions behind it, and the response to that.
+
+    A dict has the texts "prompt" and "response", as `minipt.load_pairs` reads them. A sentence is a
+    question if it ends with "?".
+    """
+    return [
+        {"prompt": f"{text}\n{instruction}\nAnswer:", "response": responses[text.endswith("?")]}
+        for text in texts
+        for instruction, responses in INSTRUCTIONS.items()
+    ]

@@ -76,3 +76,12 @@ def test_each_split_of_the_courses_task_has_the_same_share(one_in):
         assert len(split.texts) == len(set(split.texts)) == count
         assert sum(split.answers) == count // one_in
         assert [text.endswith("?") for text in split.texts] == [bool(k) for k in split.answers]
+
+
+def test_each_sentence_has_three_instructions_with_their_responses():
+    task = course.statements_and_questions()
+    rows = course.instructions(task.test.texts)
+    kinds = [row["response"] for row in rows if "Name the kind." in row["prompt"]]
+    assert kinds == [task.labels[k] for k in task.test.answers]
+    yes = {row["prompt"] for row in rows if row["response"] == "yes"}
+    assert len(yes) == len(task.test.texts)  # each is one of the two, and not both
