@@ -179,8 +179,8 @@ course.band(medians[1] - medians[0], -0.05, 0.08, "its median cosine less that o
 course.band(medians[2] - medians[0], 0.1, 0.3, "the first prompt's less that of noise")
 
 # %% [markdown]
-# The second prompt does the task as well, and is hardly nearer to words than noise is. Its "nearest
-# words" are those that any vector has. The first prompt is nearer only because of its
+# The second prompt does the task as well, and is hardly nearer to words than noise is. Its
+# "nearest words" are those that any vector has. The first prompt is nearer only because of its
 # start.
 #
 # Euclid's distance asks for length too. It is another measure, and has its own null model:
@@ -367,7 +367,9 @@ print("without  accuracy    loss  attention  nearest word")
 for p in order:
     numbers = f"{ablation.accuracies[p]:8.3f}{ablation.losses[p]:8.4f}"
     print(f"{p:7d}  {numbers}{attention[:, p].mean():11.3f}  {near.tokens[p][0]!r}")
-course.band(float(ablation.accuracies.min()), 0.8, 1.0, "accuracy without the vector that matters most")
+course.band(
+    float(ablation.accuracies.min()), 0.8, 1.0, "accuracy without the vector that matters most"
+)
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8))
@@ -384,9 +386,9 @@ right.set(xlabel="mean attention", ylabel="loss without it", title="read much, o
 figure.tight_layout()
 
 # %% [markdown]
-# Most vectors can be taken away, one at a time, and little is lost. Are the few that cost something
-# those with the sensible words? Are they those that are read most? Two more questions show how
-# careful one must be with "what is lost without each".
+# Most vectors can be taken away, one at a time, and little is lost. Are the few that cost
+# something those with the sensible words? Are they those that are read most? Two more questions
+# show how careful one must be with "what is lost without each".
 #
 # **Left out instead of replaced.** We delete vector 0, so that P − 1 are left and all rows behind
 # move by one position. And we only move the prompt: one more `nothing` stands in front.
