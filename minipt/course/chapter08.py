@@ -35,19 +35,20 @@ def llama() -> Base:
     """SmolLM2 from the cache, or a small Llama of random numbers with tiny's tokenizer."""
     if base_is_here("smollm2-135m"):
         return load_base("smollm2-135m")
-    tiny = load_base("tiny")
-    config = Config(**SMALL, **GROUPED, vocabulary=tiny.config.vocabulary)
-    return replace(_random_base(config), tokenizer=tiny.tokenizer)
+    return _small("random, for smollm2-135m", "tiny", GROUPED)
 
 
 def encoder() -> Base:
-    """MiniLM from the cache, or micro-masked, a small BERT that ships, without its head."""
+    """MiniLM from the cache, or a small BERT of random numbers with micro-masked's tokenizer."""
     if base_is_here("minilm"):
         return load_base("minilm")
-    masked = load_base("micro-masked")
-    config = replace(masked.config, head=None)
-    params = {name: masked.params[name] for name in parameter_shapes(config)}
-    return Base("micro-masked without its head", config, params, masked.tokenizer)
+    return _small("random, for minilm", "micro-masked", TWO_WAYS)
+
+
+def _small(name: str, tokenizer_of: str, family: dict) -> Base:
+    other = load_base(tokenizer_of)
+    config = Config(**SMALL, **family, vocabulary=other.config.vocabulary)
+    return replace(_random_base(config), name=name, tokenizer=other.tokenizer)
 
 
 def _random_base(config: Config) -> Base:
@@ -56,7 +57,7 @@ def _random_base(config: Config) -> Base:
         centre = 1.0 if name.endswith("gain") else 0.0
         spread = shape[0] ** -0.5 if name.endswith("weight") else 0.3
         params[name] = (centre + spread * rng.standard_normal(shape)).astype(np.float32)
-    return Base("random numbers", config, params, None)
+    return Base("random", config, params, None)
 
 
 def _random(*shapes, seed=0):
@@ -167,16 +168,19 @@ def unrelated_batch(base: Base) -> Batch:
     return Batch(ids, lengths, np.zeros(len(ids), int), np.eye(base.config.channels)[:2])
 
 
-def mean_cosine(pooled: np.ndarray) -> float:
-    """The mean cosine of all pairs of different rows. pooled (B, C)"""
-    units, _ = ops.normalize(pooled)
-    return float((units @ units.T)[np.triu_indices(len(units), 1)].mean())
+def mean_distance(pooled: np.ndarray) -> float:
+    """The mean distance of all pairs of different rows. pooled (B, C)"""
+    differences = pooled[:, None] - pooled  # (B, B, C)
+    return float(np.linalg.norm(differences, axis=-1)[np.triu_indices(len(pooled), 1)].mean())
 
 
-def _cosine_with_the_prompt_pooled():
-    base = encoder()
-    prompt = init_prompt(base, length=20, method="vocab", seed=0)
-    return mean_cosine(pool_all(base, prompt, unrelated_batch(base)))
+def _distances_with_the_prompt_pooled():
+    """The mean distance of unrelated sentences, by that without the prompt's rows in the mean."""
+    base, trace = encoder(), Trace()
+    prompt, batch = init_prompt(base, length=20, method="vocab", seed=0), unrelated_batch(base)
+    loss_and_gradient(base, prompt, batch, trace)
+    right = mean_distance(trace["text.pooled"])
+    return mean_distance(pool_all(base, prompt, batch)) / right
 
 
 def _traced_berts():
@@ -398,8 +402,8 @@ EXERCISES = (
         title="The prompt pooled too",
         level=1,
         minutes=3,
-        measure=_cosine_with_the_prompt_pooled,
-        lesson="The same prompt stands in every mean, so all texts seem alike.",
+        measure=_distances_with_the_prompt_pooled,
+        lesson="The same prompt stands in every mean and draws all texts together.",
     ),
     Exact(
         name="8i",
