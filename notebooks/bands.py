@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 os.environ["MPLBACKEND"] = "Agg"
 import make
+import matplotlib.pyplot as plt
 
 from minipt import course
 
@@ -31,6 +32,7 @@ def figures(source: Path, seed: int) -> list[dict]:
             exec(compile(text, source.name, "exec"), {"__name__": "chapter"})
         finally:
             os.chdir(before)
+            plt.close("all")
     return course.results().bands
 
 

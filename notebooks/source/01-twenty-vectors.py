@@ -51,7 +51,7 @@ for text, label in zip(task.train.texts[:4], task.train.answers[:4], strict=True
 print(f"{len(task.train.texts)} texts to learn from, {len(task.test.texts)} to be tested on")
 
 # %%
-settings = {"length": 20, "steps": 200, "learning_rate": 0.1}
+settings = {"length": 20, "steps": 200, "learning_rate": 0.03}
 run = minipt.tune(base, task, seed=SEED, **settings)
 print(f"{run.seconds:.1f} seconds")
 print(f"right on test: {run.test.correct} of {run.test.total}")
@@ -180,7 +180,7 @@ course.band(scores["tuned"].accuracy, 0.9, 1.0, "the tuned prompt, two classes o
 #
 # ## Trap: a rate that is too small
 #
-# The learning rate says how far a step moves each number. Above it was 0.1. Much work with neural
+# The learning rate says how far a step moves each number. Above it was 0.03. Much work with neural
 # networks uses rates such as 1e-4.
 #
 # ### 1c. A small learning rate (level 1, 5 min)
@@ -196,7 +196,7 @@ course.reveal("1c")
 # %%
 slow = minipt.tune(base, task, seed=SEED, **settings | {"learning_rate": 1e-4})
 print("answers by class, rows are the right class:", slow.test.counts.tolist())
-for name, one in (("rate 0.1", run), ("rate 1e-4", slow)):
+for name, one in (("rate 0.03", run), ("rate 1e-4", slow)):
     record = one.history[-1]
     moved = record["distance"] / record["prompt_norm"]
     print(f"{name:<10} the prompt moved {moved:.3f} of its length")
@@ -210,13 +210,14 @@ course.band(slow.test_accuracy, 0.45, 0.55, "the same at a rate of 1e-4")
 # ## Trap: most texts are of one class
 #
 # In real data the classes are seldom of equal size: most messages are no spam. Now only one
-# sentence in eight is a question.
+# sentence in twelve is a question. Both runs below have a rate of 0.1.
 
 # %%
-rare = course.statements_and_questions(one_in=8)
-other = minipt.tune(base, rare, seed=SEED, **settings)
+rare = course.statements_and_questions(one_in=12)
+faster = settings | {"learning_rate": 0.1}
+other = minipt.tune(base, rare, seed=SEED, **faster)
 print(f"accuracy on test {other.test_accuracy:.3f}")
-course.band(other.test_accuracy, 0.85, 1.0, "one question in eight, accuracy")
+course.band(other.test_accuracy, 0.85, 1.0, "one question in twelve, accuracy")
 
 # %% [markdown]
 # That looks good. The *confusion matrix* says how it came about. Each row is a right class, each
@@ -278,7 +279,7 @@ course.check("1e", balanced_accuracy)
 shares = other.test.counts.diagonal() / other.test.counts.sum(1)  # (K,)
 for label, share in zip(rare.labels, shares, strict=True):
     print(f"{label:<10} {share:.3f} answered rightly")
-course.band(shares.mean(), 0.45, 0.6, "one question in eight, balanced accuracy")
+course.band(shares.mean(), 0.45, 0.6, "one question in twelve, balanced accuracy")
 
 # %% [markdown]
 # The prompt has found the cheapest way to a low loss: always the same answer. Its accuracy is the
@@ -286,9 +287,9 @@ course.band(shares.mean(), 0.45, 0.6, "one question in eight, balanced accuracy"
 
 # %%
 micro = minipt.load_base("micro")
-larger = minipt.tune(micro, rare, seed=SEED, **settings)
+larger = minipt.tune(micro, rare, seed=SEED, **faster)
 print(f"{micro.size:,} numbers: accuracy {larger.test_accuracy:.3f}, {larger.test.counts.tolist()}")
-course.band(larger.test_accuracy, 0.95, 1.0, "one question in eight, with micro")
+course.band(larger.test_accuracy, 0.95, 1.0, "one question in twelve, with micro")
 
 # %% [markdown]
 # ## Save it, and load it again

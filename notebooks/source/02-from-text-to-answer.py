@@ -477,7 +477,7 @@ course.check("2f", rows_to_read)
 # %%
 nano = minipt.load_base("nano")
 asked = course.statements_and_questions()
-run = minipt.tune(nano, asked, steps=200, learning_rate=0.1, seed=SEED)
+run = minipt.tune(nano, asked, steps=200, learning_rate=0.03, seed=SEED)
 form = question_format(nano, asked.template, asked.label_words)
 token_rows, _ = encode(nano, form.template, asked.test.texts, nano.config.context)
 _, test = next(batches(token_rows, asked.test.labels, form, size=len(token_rows)))
