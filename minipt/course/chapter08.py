@@ -282,7 +282,7 @@ EXERCISES = (
                 lambda x, gain: -x / np.linalg.norm(x)
             ),
         },
-        hint="Which change of x leaves x divided by its own root mean square as it is?",
+        hint="Find the change of x that leaves x divided by its own root mean square as it is.",
     ),
     Exact(
         name="8c",
