@@ -365,9 +365,9 @@ print(f"pair 0 comes round after {rounds[0]:.1f} positions, the last after {roun
 
 # %%
 q, k = np.random.default_rng(0).standard_normal((2, 1, D))
-far = ops.rotary_angles(np.arange(120), D, llama.config.rotary_base, np.float64)  # (120, D) each
-places = [each[:60] for each in far]
-products = ops.rotary(q, *places) @ ops.rotary(k, *places).T  # (60, 60)
+far = ops.rotary_angles(np.arange(80), D, llama.config.rotary_base, np.float64)  # (80, D) each
+places = [each[:40] for each in far]
+products = ops.rotary(q, *places) @ ops.rotary(k, *places).T  # (40, 40)
 agrees("one row further", products[1:, 1:], products[:-1, :-1])
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(2, 1))
 cosine = far[0][:, : D // 2].T
@@ -540,7 +540,7 @@ def label_rows(base, batch):
 
 
 pictures = [("causal", llama, batch, trace), ("both directions", bert, bert_batch, bert_trace)]
-figure, axes = plt.subplots(1, 2, figsize=(12, 6))
+figure, axes = plt.subplots(1, 2, figsize=(11, 5.6))
 for axis, (title, base, one, seen) in zip(axes, pictures, strict=True):
     labels = label_rows(base, one)
     axis.imshow(seen["text.h0.attn.weights"][0].mean(0) ** 0.5, vmin=0, interpolation="nearest")
