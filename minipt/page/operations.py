@@ -138,8 +138,8 @@ def _attention(config: Config) -> list[Operation]:
             "A query's product with each key says how well the two fit.",
             "attention",
             "dscores_s = weights_s (dweights_s - Σ_j dweights_j weights_j)",
-            "The weights of a row sum to 1. So a score has a gradient only if its weight's differs "
-            "from the row's mean.",
+            "The weights of a row sum to 1. So a score has a gradient only if its weight's "
+            "gradient differs from the row's mean.",
         ),
         Operation(
             "attn.weights",
