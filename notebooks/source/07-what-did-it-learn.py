@@ -368,7 +368,7 @@ for p in order:
     numbers = f"{ablation.accuracies[p]:8.3f}{ablation.losses[p]:8.4f}"
     print(f"{p:7d}  {numbers}{attention[:, p].mean():11.3f}  {near.tokens[p][0]!r}")
 course.band(
-    float(ablation.accuracies.min()), 0.8, 1.0, "accuracy without the vector that matters most"
+    float(ablation.accuracies.min()), 0.7, 1.0, "accuracy without the vector that matters most"
 )
 
 # %%
