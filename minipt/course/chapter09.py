@@ -168,7 +168,7 @@ EXERCISES = (
         level=1,
         minutes=5,
         measure=_written_twice,
-        lesson="A class is one choice of two; a response has to be right in every token.",
+        lesson="No error, no warning; how much is lost differs from prompt to prompt.",
     ),
     Exact(
         name="9e",

@@ -219,7 +219,7 @@ for instruction in ("Name the kind.", "Is it a question?", "Is it a statement?")
     right = minipt.evaluate(micro, writer.prompt, unseen(task.test.texts, instruction)).accuracy
     print(f"{instruction:<20} {right:.3f}")
 both = minipt.evaluate(micro, writer.prompt, unseen(task.test.texts))
-course.band(both.accuracy, 0.6, 1.0, "right responses to three instructions, new sentences")
+course.band(both.accuracy, 0.55, 1.0, "right responses to three instructions, new sentences")
 
 # %% [markdown]
 # The same prompt answers one text in three ways, as it is told. Does it understand instructions?
@@ -264,12 +264,14 @@ course.reveal("9d")
 doubled = course.prompt_twice(run.prompt)
 class_twice = minipt.evaluate(nano, doubled, task.test).accuracy
 twice = minipt.evaluate(micro, course.prompt_twice(writer.prompt), unseen(task.test.texts))
-course.band(class_twice, 0.6, 1.0, "classes, the prompt twice")
-course.band(both.accuracy - twice.accuracy, 0.02, 1.0, "right responses lost, the prompt twice")
+print(f"once: classes {run.test_accuracy:.3f}, responses {both.accuracy:.3f}")
+course.band(class_twice, 0.4, 1.0, "classes, the prompt twice")
+course.band(twice.accuracy, 0.2, 0.95, "right responses, the prompt twice")
 
 # %% [markdown]
-# A classifier hides this fault, and one that writes shows it. So test a program with a known
-# text, and compare the logits with those of the library.
+# How much is lost differs from run to run, in classes and in texts. With some prompts no class
+# changes at all, and the fault stays hidden until the next version. So test a program with a known
+# text, and compare its logits with those of the library, not its answers.
 #
 # ## Handing it over
 #
@@ -496,8 +498,9 @@ course.band(float(alarms["the last 200"]), 1, 6, "alarms of the monitor over the
 
 # %% [markdown]
 # The validation split has 40 texts, so the monitor knows the expected share only roughly, and is
-# careful. It sees more in what came last: `minipt watch kind@production --since 7d`. A larger
-# validation split makes it sharper. Your rule was told the true share.
+# careful. Some tests then say nothing: p is 1. The monitor sees more in what came last: `minipt
+# watch kind@production --since 7d`. A larger validation split makes it sharper. Your rule was told
+# the true share.
 
 # %% [markdown]
 # ## The next version
