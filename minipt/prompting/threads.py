@@ -106,7 +106,7 @@ class Pace:
         faster, slower = min(counts, key=seconds.get), max(counts, key=seconds.get)
         self.works += 1
         # A try that takes r times as long, every 20 r times, costs at most a twentieth.
-        if self.works < TRY_AFTER * seconds[slower] / seconds[faster]:
+        if self.works * seconds[faster] < TRY_AFTER * seconds[slower]:
             return faster
         self.works = 0
         return slower

@@ -11,8 +11,9 @@ import numpy as np
 from minipt.learning.observe import Observation
 from minipt.registry.log import Logged
 from minipt.statistics.calibration import Reliability, fit_temperature, reliability, rescale
-from minipt.statistics.chi_squared import chi_squared, merge_rare
+from minipt.statistics.chi_squared import chi_squared, has_rare, merge_rare
 from minipt.statistics.cusum import cusum, group, highest, p_value, smoothed
+from minipt.statistics.fisher import fisher
 from minipt.statistics.holm import holm
 from minipt.statistics.kolmogorov_smirnov import kolmogorov_smirnov
 from minipt.statistics.permutation import distance_of_means
@@ -129,9 +130,7 @@ def compare(validation: Observation, seen: Observation, seed: int = SEED) -> lis
     """The tests that need no truth, each by itself."""
     findings = []
     counts = [answer_counts(each) for each in (validation, seen)]
-    findings.append(
-        Finding("answers", "chi-squared", None, None, chi_squared(*merge_rare(*counts)))
-    )
+    findings.append(_shares_finding("answers", counts, None, None))
     sums, highs = over_time(validation, seen, seed)
     height = float(sums.max())
     findings.append(Finding(OVER_TIME, "CUSUM", None, height, p_value(height, highs)))
@@ -190,4 +189,14 @@ def _truth(probabilities: np.ndarray, right: np.ndarray, temperature: float) -> 
 def _accuracy_finding(validation: Truth, logged: Truth) -> Finding:
     both = [np.array([each.correct, each.total - each.correct]) for each in (validation, logged)]
     accuracies = (validation.accuracy, logged.accuracy)
-    return Finding("accuracy", "chi-squared", *accuracies, chi_squared(*merge_rare(*both)))
+    return _shares_finding("accuracy", both, *accuracies)
+
+
+def _shares_finding(
+    name: str, counts: list[np.ndarray], before: float | None, now: float | None
+) -> Finding:
+    """Whether two samples have the same shares; the exact test of two answers, one of them rare."""
+    merged = merge_rare(*counts)
+    if len(merged[0]) == 2 and has_rare(*merged):
+        return Finding(name, "Fisher", before, now, fisher(*merged))
+    return Finding(name, "chi-squared", before, now, chi_squared(*merged))

@@ -4,6 +4,7 @@ In: counts, samples, probabilities. Out: p-values, intervals, sums. No SciPy: th
 it.
 
     chi_squared         do two samples have the same shares?
+    fisher              the same for two answers, also rare ones
     kolmogorov_smirnov  do two samples of a number have the same distribution?
     permutation         do two samples of vectors have the same mean?
     mcnemar             is one prompt better than another on the same texts?

@@ -35,17 +35,29 @@ def merge_rare(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
 
     An answer is rare if it is expected less than 5 times in either sample (Cochran 1954).
     first, second (K,). If the rare ones together are still rare, the rarest of the others joins.
+    Two answers stay two, also where one is rare: `fisher` is good for any counts.
     """
-    pooled = (first + second) / max(1, (first + second).sum())  # (K,)
-    order = np.argsort(pooled, kind="stable")  # the rarest first
-    smaller = min(first.sum(), second.sum())
-    rare = int((pooled * smaller < FEWEST_EXPECTED).sum())
-    while 0 < rare < len(order) and pooled[order[:rare]].sum() * smaller < FEWEST_EXPECTED:
+    expected = _expected_in_smaller(first, second)  # (K,)
+    order = np.argsort(expected, kind="stable")  # the rarest first
+    rare = int((expected < FEWEST_EXPECTED).sum())
+    while 0 < rare < len(order) - 1 and expected[order[:rare]].sum() < FEWEST_EXPECTED:
         rare += 1
+    rare = min(rare, len(order) - 1)
     kept, merged = order[rare:], order[:rare]
     if not rare:
         return first, second
     return tuple(np.append(counts[kept], counts[merged].sum()) for counts in (first, second))
+
+
+def has_rare(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether an answer is expected less than 5 times in either sample. first, second (K,)"""
+    return bool((_expected_in_smaller(first, second) < FEWEST_EXPECTED).any())
+
+
+def _expected_in_smaller(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How often each answer is expected in the smaller sample. (K,)"""
+    total = first + second
+    return total / max(1, total.sum()) * min(first.sum(), second.sum())
 
 
 def survival(x: float, freedom: int) -> float:

@@ -317,10 +317,10 @@ def test_the_evaluation_batch_keeps_to_its_memory(base, task, monkeypatch):
     assert len(sizes) > 4
     assert few.loss == pytest.approx(whole.loss, rel=1e-5)
     assert few.right.tolist() == whole.right.tolist()
-    assert evaluation._batch_size(base, response_format(base, "{text}"), [np.zeros(500)]) == 1
+    assert evaluation.batch_size(base, response_format(base, "{text}"), [np.zeros(500)]) == 1
     monkeypatch.undo()
     assert (
-        evaluation._batch_size(base, response_format(base, "{text}"), [np.zeros(1)])
+        evaluation.batch_size(base, response_format(base, "{text}"), [np.zeros(1)])
         == EVALUATION_BATCH
     )
 

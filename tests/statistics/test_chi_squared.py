@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from minipt.statistics.chi_squared import chi_squared, merge_rare, survival
+from minipt.statistics.chi_squared import chi_squared, has_rare, merge_rare, survival
+from minipt.statistics.fisher import fisher
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 31, 100, 400])
@@ -49,6 +50,9 @@ def test_counts_without_rare_answers_stay_as_they_are():
     assert (first.tolist(), second.tolist()) == ([30, 40], [20, 60])
 
 
-def test_a_few_texts_are_one_answer_and_no_alarm():
-    first, second = merge_rare(np.array([450, 66]), np.array([0, 3]))
-    assert chi_squared(first, second) == 1
+def test_two_answers_stay_two_and_the_exact_test_is_no_alarm_for_a_few_texts():
+    first, second = merge_rare(np.array([450, 60, 6]), np.array([0, 3, 0]))
+    assert (first.tolist(), second.tolist()) == ([450, 66], [0, 3])
+    assert has_rare(first, second)
+    assert not has_rare(np.array([300, 40]), np.array([200, 60]))
+    assert fisher(first, second) > 0.001
