@@ -405,7 +405,7 @@ longer = {"steps": 160, "batch_size": 8, "evaluate_every": 160, "seed": SEED}
 
 def accuracy_by_rule():
     """-> the accuracy on validation of one run"""
-    # solution: minipt.tune(base, tried, start=..., learning_rate=..., **longer)
+    # solution: minipt.tune of base and tried, with start, rate and **longer
     rate = 50 * 0.4 * np.mean(other_start.vectors**2) ** 0.5 / (160 / 2)
     run = minipt.tune(base, tried, start=other_start, learning_rate=float(rate), **longer)
     return run.history[-1]["validation_accuracy"]
