@@ -113,7 +113,7 @@ EXERCISES = (
                 lambda base: "assignment destination is read-only"
             ),
         },
-        hint="try: base.params['token.table'][0, 0] = 1.0, then except Exception as error.",
+        hint="The assignment stands after try:, and after except the return of the error's name.",
     ),
     Guess(
         name="1c",

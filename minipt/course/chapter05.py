@@ -63,6 +63,7 @@ def _some_steps():
     return [
         (vectors, gradient, nothing, nothing, 1, 0.1),
         (vectors, gradient, mean, square, 7, 0.3),
+        (vectors, 1e-4 * gradient, nothing, nothing, 1, 0.1),  # here the place of 1e-8 matters
     ]
 
 
@@ -88,6 +89,9 @@ def _eight_in_one_batch():
 
 
 def _loss_and_gradient(vectors):
+    """NaN from vectors that are NaN, so that a mistake's sentence can tell of it."""
+    if not np.isfinite(vectors).all():
+        return np.nan, np.full_like(vectors, np.nan)
     base = _nano()
     prompt = SoftPrompt(np.asarray(vectors), base.fingerprint, base.name, {})
     return loss_and_gradient(base, prompt, _eight_in_one_batch())
@@ -118,9 +122,20 @@ def _wrong_loop(fault, loss_and_gradient, vectors, steps, rate):
         gradient = first if fault == "once" else gradient
         number = 1 if fault == "first" else step
         vectors, mean, square = adam(vectors, gradient, mean, square, number, rate)
+        if fault == "zero":  # 1 - 0.9**0 is zero
+            vectors = np.full_like(vectors, np.nan)
         if fault == "forgets":
             mean = square = zeros
     return losses[fault == "late" :]
+
+
+def _losses_of_descent(loss_and_gradient, vectors, steps, rate):
+    losses = []
+    for _ in range(steps):
+        loss, gradient = loss_and_gradient(vectors)
+        losses.append(loss)
+        vectors = vectors - rate * gradient
+    return losses
 
 
 def _some_gradients():
@@ -150,6 +165,10 @@ def _length(x):
     return float(np.linalg.norm(x))
 
 
+def _lengths(x):
+    return np.linalg.norm(x, axis=-1)
+
+
 def _some_ways():
     rng = np.random.default_rng(2)
     start, way = rng.standard_normal((2, 6, 8))
@@ -159,7 +178,7 @@ def _some_ways():
 def _some_runs():
     shares = np.array([0.02, 0.5, 0.09, 3.0, 0.31, 7.0])
     accuracies = np.array([0.5, 0.95, 0.55, 1.0, 0.85, 0.6])
-    return [(shares, accuracies, 0.8), (shares[::-1], accuracies[::-1], 0.9)]
+    return [(shares, accuracies, 0.8), (shares[::-1], accuracies[::-1], 0.95)]
 
 
 def _some_starts():
@@ -195,6 +214,9 @@ EXERCISES = (
             "The corrected mean and square go into this step only: return the running ones.": (
                 _with_corrected_mean
             ),
+            "The 1e-8 is added to the root, and not to what stands under it.": (
+                _with_step(lambda rate, _, __, c, root: -rate * c / np.sqrt(root**2 + 1e-8))
+            ),
             "The shares are exchanged: the old mean keeps 0.9, the old square 0.999.": (
                 _with_exchanged_shares
             ),
@@ -219,6 +241,12 @@ EXERCISES = (
             "Mean and square are zero again in every step: keep what adam returns.": (
                 partial(_wrong_loop, "forgets")
             ),
+            "From the second loss on all are NaN: step 0 divides by zero, so count from 1.": (
+                partial(_wrong_loop, "zero")
+            ),
+            "These are the losses of gradient descent: take the step with your adam.": (
+                _losses_of_descent
+            ),
             "Adam is told in every step that it is the first: count the steps from 1.": (
                 partial(_wrong_loop, "first")
             ),
@@ -241,6 +269,9 @@ EXERCISES = (
             ),
             "Adam's first step is right; that of gradient descent is rate times gradient.": (
                 lambda gradient, rate: (_length(gradient), rate * np.sqrt(gradient.size))
+            ),
+            "Both lack the rate: a step is the rate times something.": (
+                lambda gradient, rate: (_length(gradient), np.sqrt(gradient.size))
             ),
             "The two are exchanged: gradient descent comes first.": (
                 lambda gradient, rate: (rate * np.sqrt(gradient.size), rate * _length(gradient))
@@ -270,6 +301,9 @@ EXERCISES = (
             "This is relative to the end; the start is what it had to leave.": (
                 lambda start, end: _length(end - start) / _length(end)
             ),
+            "This is the mean of a share for each vector; take the norms of the whole arrays.": (
+                lambda start, end: np.mean(_lengths(end - start) / _lengths(start))
+            ),
             "This is the distance alone: divide it by the start's norm.": (
                 lambda start, end: _length(end - start)
             ),
@@ -289,6 +323,9 @@ EXERCISES = (
             ),
             "This is the most that a run moved without learning; too far is no use either.": (
                 lambda shares, accuracies, enough: shares[accuracies < enough].max()
+            ),
+            "A run that has exactly `enough` counts too: take >= and not >.": (
+                lambda shares, accuracies, enough: shares[accuracies > enough].min()
             ),
             "This is the mean of those that learnt; which of them moved least?": (
                 lambda shares, accuracies, enough: shares[accuracies >= enough].mean()
@@ -312,6 +349,9 @@ EXERCISES = (
             ),
             "The schedule lets the rate fall to zero, so on average it is half of this.": (
                 lambda vectors, steps, share: share * _root_mean_square(vectors) / steps
+            ),
+            "This is the mean of the absolute numbers: take the root of the squares' mean.": (
+                lambda vectors, steps, share: 2 * share * np.abs(vectors).mean() / steps
             ),
             "The number of steps does not count here: more steps go further.": (
                 lambda vectors, steps, share: share * _root_mean_square(vectors)

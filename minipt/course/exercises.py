@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minipt.course.values import describe_shape, same, same_shape
+from minipt.course.values import describe_shape, other_shape, same, same_shape
 from minipt.maths.gradcheck import check_gradient
 
 RIGHT, WRONG, OPEN = "right", "wrong", "open"
@@ -143,7 +143,7 @@ class Band(Exercise):
     def judge(self, answer: object) -> Verdict:
         (value,) = call(answer, NO_INPUTS)
         if not is_one_number(value):
-            return Verdict(WRONG, f"{value!r:.60} is not one number.")
+            return Verdict(WRONG, f"it is {describe_shape(value)} and should be one number.")
         told = f"{value:.3f}, the band is {self.low:g} to {self.high:g}."
         if self.low <= value <= self.high:
             return Verdict(RIGHT, told, value)
@@ -193,14 +193,11 @@ def _wrong(
 ) -> Verdict:
     """Shape first, then the sentence of a known mistake, or the hint."""
     pairs = zip(found, right, strict=True)
-    other_shape = next((pair for pair in pairs if not same_shape(*pair)), None)
+    other = next(filter(None, (other_shape(*pair) for pair in pairs)), None)
     if any(each is None for each in found):
         first = "it returns None; a function hands over its result with `return`."
-    elif other_shape:
-        has, needs = map(describe_shape, other_shape)
-        first = f"it is {has} and should be {needs}."
     else:
-        first = "the shape is right and the value is not."
+        first = other or "the shape is right and the value is not."
     then = _mistake(exercise, found, inputs, tolerance) or f"Hint: {exercise.hint}"
     return Verdict(WRONG, f"{first} {then}")
 

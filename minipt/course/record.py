@@ -151,11 +151,11 @@ def summary(save: str | Path | None = "answers.json") -> None:
 
 
 def _record_band(what: str, value: float, low: float, high: float) -> bool:
-    """Whether the value lies within."""
+    """Whether the value lies within. It takes the place of an earlier value of the same figure."""
     inside = bool(low <= value <= high)
-    results().bands.append(
-        {"what": what, "value": float(value), "low": low, "high": high, "inside": inside}
-    )
+    record = results()
+    new = {"what": what, "value": float(value), "low": low, "high": high, "inside": inside}
+    record.bands = [figure for figure in record.bands if figure["what"] != what] + [new]
     return inside
 
 

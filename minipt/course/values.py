@@ -39,6 +39,19 @@ def same_shape(value: object, right: object) -> bool:
     return _is_number(value) and np.shape(value) == np.shape(right)
 
 
+def other_shape(value: object, right: object) -> str | None:
+    """What the first value of another shape is and should be; None where all shapes are right."""
+    if not same_shape(value, right):
+        return f"it is {describe_shape(value)} and should be {describe_shape(right)}."
+    if not _is_sequence(right):
+        return None
+    for number, pair in enumerate(zip(value, right, strict=True), start=1):
+        inside = other_shape(*pair)
+        if inside:
+            return f"value {number} of {len(right)}: {inside}"
+    return None
+
+
 def describe_shape(value: object) -> str:
     """What a value is, in a few words."""
     if isinstance(value, Mapping):
@@ -46,7 +59,9 @@ def describe_shape(value: object) -> str:
     if _is_sequence(value):
         return f"{len(value)} values"
     if not _is_number(value):
-        return "no number" if np.ndim(value) == 0 else f"an array without numbers {np.shape(value)}"
+        if np.ndim(value):
+            return f"an array without numbers {np.shape(value)}"
+        return "a text" if isinstance(value, str) else f"no number but a {type(value).__name__}"
     return f"an array of shape {np.shape(value)}" if np.ndim(value) else "one number"
 
 

@@ -60,7 +60,7 @@ print(f"root mean square of a number in the embeddings: {np.mean(table**2) ** 0.
 # ### 5a. A step of Adam (level 2, 15 min)
 #
 # Return the new vectors, the new running mean and the new running mean of the square. `step` is
-# $t$, counted from 1. Do not change the arrays that you are given.
+# $t$, counted from 1. Better make new arrays: `mean *= 0.9` also changes the array of the caller.
 
 
 # %%
@@ -184,8 +184,9 @@ assert compare("first step", first, 0.02 * (20 * base.config.channels) ** 0.5) <
 # **each number moves by about the rate**, however small the gradient is.
 #
 # That makes a rate easy to think about. In T steps a number moves by T times the rate at most.
-# Compare that with the root mean square above. A norm comes first in the base, so it is no use if
-# a vector only grows: it must turn. To turn, it has to move by about its own length.
+# Compare that with the root mean square above. The base first makes all vectors equally long (its
+# layer norm), so it is no use if a vector only grows: it must turn. To turn, it has to move by
+# about its own length.
 #
 # **By heart.** Has the prompt learnt the task from eight texts?
 
@@ -279,7 +280,7 @@ course.band(accuracies[3].max(), 0.3, 0.75, "a thousand times longer, its best r
 #
 # Words of the base are the usual start, since the base knows what to do with a row of this length
 # (Lester et al. 2021, section 3.2). `method="normal"` draws vectors which are longer than words,
-# as PEFT does. Then the rate must be larger too.
+# as the library PEFT does. Then the rate must be larger too.
 #
 # ## A rule: distance over norm
 #
@@ -363,9 +364,10 @@ course.band(below.max(), 0.45, 0.75, "the best of those that moved less than a t
 # ### 5g. The least rate for a start (level 3, 10 min)
 #
 # Turn the rule into a rate, before any run. With Adam a number moves by at most the rate in each
-# step. The schedule of `minipt.tune` lets the rate fall in a line to zero, so on average it is
-# half of what you set. (Leave the few steps of its rise out.) Which rate could just move a number
-# of typical size, the root mean square of the start, by `share` of its size in `steps` steps?
+# step. The schedule of `minipt.tune` lets the rate fall in a line to zero, so on average it is half
+# of what you set. (Count all steps, as if it did not rise first.) Which rate could just move a
+# number of typical size, the root mean square of the start, by `share` of its size in `steps`
+# steps?
 
 
 # %%
@@ -391,9 +393,10 @@ course.check("5g", least_rate)
 #
 # ### 5h. Does the rule hold? (level 2, 10 min)
 #
-# A rule is worth something if it tells what we have not seen yet. Here is a new start of 5
-# vectors, another seed, and 160 steps. Choose a rate by the rule (take 0.4 for the share), tune
-# once, and return the accuracy on validation, `run.history[-1]["validation_accuracy"]`.
+# A rule is worth something if it tells what we have not seen yet. Here is a new start of 5 vectors,
+# another seed, and 160 steps. Choose a rate by the rule (take 0.4 for the share, a little more than
+# the least share above). Tune once with `tried`, as `go` does, and return the accuracy on
+# validation, `run.history[-1]["validation_accuracy"]`.
 
 # %%
 other_start = minipt.init_prompt(base, length=5, method="vocab", seed=SEED + 10)
@@ -402,7 +405,7 @@ longer = {"steps": 160, "batch_size": 8, "evaluate_every": 160, "seed": SEED}
 
 def accuracy_by_rule():
     """-> the accuracy on validation of one run"""
-    # solution: minipt.tune with other_start, your rate and **longer
+    # solution: minipt.tune of base and tried, with start, rate and **longer
     rate = 50 * 0.4 * np.mean(other_start.vectors**2) ** 0.5 / (160 / 2)
     run = minipt.tune(base, tried, start=other_start, learning_rate=float(rate), **longer)
     return run.history[-1]["validation_accuracy"]
@@ -447,9 +450,9 @@ figure.tight_layout()
 course.band(float(np.median(by_seed[0.1])), 0.75, 1.0, "rate 0.1, the middle one of five seeds")
 
 # %% [markdown]
-# Who runs one seed and sees 0.5 throws a good rate away. Who runs five and shows the best hides
-# what will happen to the next one. Tell the middle and the spread. More steps bring the seeds
-# together here: chapter 1 had 200 steps of 16 texts.
+# Who runs one seed and draws the lowest may throw a good rate away. Who runs five and shows the
+# best hides what will happen to the next one. Tell the middle and the spread. More steps bring the
+# seeds together here: chapter 1 had 200 steps of 16 texts.
 #
 # ## Trap: the processor's last bits
 #

@@ -9,6 +9,7 @@ import pytest
 from minipt import MiniptError, course
 from minipt.course import record
 from minipt.course.exercises import Band, Case, Exact, Guess, Property, Slope
+from minipt.course.values import other_shape
 
 ABOUT = {"title": "A title", "level": 1, "minutes": 5, "hint": "Look again."}
 
@@ -87,13 +88,13 @@ def test_a_right_answer_is_right(chapter, name):
         ("1a", lambda x: None, "it returns None"),
         ("1a", lambda x, y: x, "TypeError"),
         ("1b", 8, "One too many."),
-        ("1b", "seven", "it is no number and should be one number."),
+        ("1b", "seven", "it is a text and should be one number."),
         ("1c", lambda x: x**2, "The exponent comes down as a factor."),
         ("1c", lambda x: 3 * x[:2] ** 2, "an array of shape (2,)"),
         ("1d", [0.5], "The sum is not 1."),
         ("1d", None, "only None"),
         ("1e", 0.7, "0.700, the band is 0.4 to 0.6. This is no guess."),
-        ("1e", np.ones(2), "is not one number."),
+        ("1e", np.ones(2), "it is an array of shape (2,) and should be one number."),
     ],
 )
 def test_a_wrong_answer_is_told_why_and_does_not_stop(chapter, name, answer, said):
@@ -131,6 +132,21 @@ def test_a_function_may_write_to_its_arguments(chapter):
 
     course.check("1a", answer)
     assert course.results().status("1a") == "right"
+
+
+def test_a_figure_that_is_taken_again_takes_the_place_of_the_old_one(chapter):
+    course.check("1e", 0.7)
+    course.check("1e", 0.5)
+    for value in (3.0, 1.0):
+        course.band(value, 0.0, 2.0, "a figure")
+    assert [figure["value"] for figure in course.results().bands] == [0.5, 1.0]
+
+
+def test_of_a_tuple_the_value_of_another_shape_is_named():
+    right = (np.ones(3), 1.0)
+    assert other_shape((np.zeros(3), 2.0), right) is None
+    said = "value 2 of 2: it is an array of shape (3,) and should be one number."
+    assert other_shape((np.zeros(3), np.zeros(3)), right) == said
 
 
 def test_an_answer_may_be_mended(chapter):
