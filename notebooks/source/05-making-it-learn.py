@@ -355,7 +355,7 @@ least = min(
 below = accuracies[shares < 0.1]
 print(f"{len(below)} runs moved less than a tenth; the best of them has {below.max():.3f}")
 course.band(least, 0.2, 1.2, "the least share that a run moved and learnt")
-course.band(below.max(), 0.45, 0.75, "the best of those that moved less than a tenth")
+course.band(below.max(), 0.45, 0.8, "the best of those that moved less than a tenth")
 
 # %% [markdown]
 # The rule says *no* and never *yes*. Many runs moved far and learnt nothing. `minipt tune` prints
@@ -447,7 +447,7 @@ axis.set_yticks(range(2), [f"rate {rate:g}" for rate in by_seed])
 axis.set(xlabel="accuracy, validation", xlim=(0.4, 1.03), ylim=(-0.5, 1.5))
 axis.set_title("one point for each of five seeds")
 figure.tight_layout()
-course.band(float(np.median(by_seed[0.1])), 0.75, 1.0, "rate 0.1, the middle one of five seeds")
+course.band(float(np.median(by_seed[0.1])), 0.6, 1.0, "rate 0.1, the middle one of five seeds")
 
 # %% [markdown]
 # Who runs one seed and draws the lowest may throw a good rate away. Who runs five and shows the
