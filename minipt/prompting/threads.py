@@ -43,7 +43,8 @@ class _BlasThreads:
     """A context in which BLAS uses so many threads; inside another one, the fewer of the two.
 
     None asks for nothing. The process has one such number, also where several threads ask for one
-    at the same time.
+    at the same time. OpenBLAS heeds it of the main thread; of another one it may not, which costs
+    time and changes no bit.
     """
 
     def __init__(self) -> None:
