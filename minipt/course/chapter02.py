@@ -97,6 +97,12 @@ EXERCISES = (
                 lambda S: np.tri(S)
             ),
             "Nothing is masked.": lambda S: np.zeros((S, S)),
+            "0 times -inf is nan: choose between 0 and -inf with np.where.": (
+                lambda S: np.where(np.tri(S) == 1, np.nan, -np.inf)
+            ),
+            "A large number hides nearly as well, but -np.inf is asked for.": (
+                lambda S: np.where(np.tri(S) == 1, 0.0, -1e9)
+            ),
         },
         hint="np.where(columns <= rows, 0.0, -np.inf), with columns (S,) and rows (S, 1).",
     ),
@@ -140,6 +146,9 @@ EXERCISES = (
             "Query and key are exchanged: row r compares its own query with every key.": (
                 lambda q, k, v: attend(k, q, v)
             ),
+            "The scores are divided by a root, but not of their D: take D from query.shape.": (
+                lambda q, k, v: attend(q, k, v, scale=192**-0.5)  # C of `tiny`
+            ),
         },
         hint="scores = query @ key.swapaxes(-1, -2), then divide, mask, softmax, times value.",
     ),
@@ -179,8 +188,19 @@ EXERCISES = (
             "These are the logits themselves: a softmax comes before the logarithm.": (
                 lambda logits, targets: -logits[np.arange(len(logits)), targets].mean()
             ),
+            "All is read from the first text: B is len(logits) here, not the notebook's 1.": (
+                lambda logits, targets: -np.log(softmax(logits)[[0], targets]).mean()
+            ),
+            "Each text reads the targets of all texts: p[:, targets] has B columns.": (
+                lambda logits, targets: -np.log(softmax(logits)[:, targets]).mean()
+            ),
+            "Take the logarithm of each text first, and then the mean.": (
+                lambda logits, targets: (
+                    -np.log(softmax(logits)[np.arange(len(logits)), targets].mean())
+                )
+            ),
         },
-        hint="-np.log(softmax(logits)[np.arange(B), targets]).mean().",
+        hint="-np.log(softmax(logits)[np.arange(len(logits)), targets]).mean().",
     ),
     Exact(
         name="2f",

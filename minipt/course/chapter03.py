@@ -103,6 +103,21 @@ def _not_transposed(dcontext, query, key, value, weights):
     return dscores @ key, dscores @ query, weights @ dcontext
 
 
+def _key_not_transposed(dcontext, query, key, value, weights):
+    dscores = _dscores(dcontext, value, weights)
+    return dscores @ key, dscores @ query, weights.swapaxes(-1, -2) @ dcontext
+
+
+def _value_not_transposed(dcontext, query, key, value, weights):
+    dscores = _dscores(dcontext, value, weights)
+    return dscores @ key, dscores.swapaxes(-1, -2) @ query, weights @ dcontext
+
+
+def _value_first(*given):
+    dquery, dkey, dvalue = _attend_dx(*given)
+    return dvalue, dquery, dkey
+
+
 def _divided_again(dcontext, query, key, value, weights):
     dquery, dkey, dvalue = _attend_dx(dcontext, query, key, value, weights)
     return dquery / query.shape[-1] ** 0.5, dkey, dvalue
@@ -318,6 +333,9 @@ EXERCISES = (
                 _divided_again
             ),
             "The gradients of query and key are exchanged.": _keys_and_queries,
+            "A key sums over the rows that read it: transpose dscores.": _key_not_transposed,
+            "A value sums over the rows that read it: transpose weights.": _value_not_transposed,
+            "The order is dquery, dkey, dvalue.": _value_first,
         },
         hint="dscores @ key, dscores transposed @ query, weights transposed @ dcontext.",
     ),
@@ -393,6 +411,9 @@ EXERCISES = (
             ),
             "Keys and values are exchanged: the key's comes first, of dscores and the query.": (
                 lambda *given: _of_past(*given)[::-1]
+            ),
+            "This is the first text alone; the past serves every text.": (
+                lambda *given: tuple(each[0] for each in _each_past(*given))
             ),
         },
         hint="dscores[..., :P].swapaxes(-1, -2) @ query has shape (B, H, P, D): sum over axis 0.",

@@ -237,7 +237,8 @@ course.check("2b", softmax)
 # ### 2c. Attention (level 2, 15 min)
 #
 # Put it together: scores, divided by $\sqrt D$, then mask, softmax, and the sum of the values.
-# Take your own functions, or `ops.softmax` and `causal_mask(S, query.dtype)` of the library.
+# Take your own functions, or `ops.softmax` and `causal_mask(S, query.dtype)` of the library. The
+# check gives other sizes than the notebook's: take S and D from `query.shape`.
 
 
 # %%
@@ -430,7 +431,8 @@ course.check("2e", mean_loss)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `p[np.arange(B), targets]` takes one number from each row: the one in the target's column.
+# `p[np.arange(B), targets]` takes one number from each row: the one in the target's column. Here
+# B is `len(logits)`. The notebook's own `B` is 1.
 #
 # </details>
 
