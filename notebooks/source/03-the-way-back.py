@@ -145,7 +145,7 @@ course.check("3a", logits_dx)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `p[np.arange(B), targets] -= 1` changes one number in each row. Do not forget the mean.
+# `p[np.arange(len(targets)), targets] -= 1` changes one number in each row. Do not forget the mean.
 #
 # </details>
 
