@@ -236,7 +236,7 @@ EXERCISES = (
                 lambda logits, targets: (ops.softmax(logits) - 1) / len(logits)
             ),
         },
-        hint="The probabilities, minus 1 at [np.arange(len(targets)), targets], divided by their number.",
+        hint="The probabilities, minus 1 at [np.arange(len(targets)), targets], over their number.",
     ),
     Slope(
         name="3b",
