@@ -22,7 +22,7 @@ from minipt.learning.memory import keep_freed_memory
 from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
 from minipt.learning.settings import Settings
 from minipt.prompting.text import Batch, Targets, batches
-from minipt.prompting.threads import Pace, blas_threads
+from minipt.prompting.threads import blas_threads, one_blas_thread
 from minipt.tasks.task import Pairs, Split, Task
 
 
@@ -51,7 +51,8 @@ def learn(
         raise MiniptError(f"the task {task.name!r} has no texts to learn from: give it some")
     training = _training_batches(state, token_rows, targets)
     # What overflows ends in numbers that are not finite, and these in a sentence.
-    with np.errstate(over="ignore", invalid="ignore"), blas_threads(settings.threads):
+    threads = blas_threads(settings.threads)
+    with np.errstate(over="ignore", invalid="ignore"), threads, one_blas_thread():
         _take_steps_and_keep(state, training, checkpoint)
         if base.fingerprint != identity["base"]:
             raise RuntimeError(f"base {base.name!r} changed while {learner.name} learnt with it")
@@ -92,11 +93,11 @@ def _take_steps(state: State, training: Iterator[Batch], save: Callable[[], None
         state.history.append({"step": 0})
         _look(state)
         save()
-    pace, steps = Pace(), {"total": settings.steps, "initial": state.step, "unit": "step"}
+    steps = {"total": settings.steps, "initial": state.step, "unit": "step"}
     with tqdm(**steps, desc="tuning", disable=None, leave=None) as bar:
         while not _is_over(state):
             batch, began = next(training), time.perf_counter()
-            record = _step(state, batch, pace)
+            record = _step(state, batch)
             bar.update()
             looks = settings.looks_after(state.step)
             if looks:
@@ -107,7 +108,7 @@ def _take_steps(state: State, training: Iterator[Batch], save: Callable[[], None
                 save()
 
 
-def _step(state: State, batch: Batch, pace: Pace) -> dict:
+def _step(state: State, batch: Batch) -> dict:
     """One step: loss, gradient, clipping, optimizer; and the record of it."""
     settings, learner, done = state.settings, state.learner, state.step
     warmup = min(settings.warmup, settings.steps // 2)
@@ -115,8 +116,7 @@ def _step(state: State, batch: Batch, pace: Pace) -> dict:
     # No other draw has this seed: [seed] draws the start, [seed, epoch] the order of the texts
     # (and NumPy takes [seed] for [seed, 0]).
     rng = np.random.default_rng([settings.seed, 0, done + 1])
-    with pace(int(batch.lengths.sum())):
-        loss, gradients = learner.loss_and_gradients(batch, rng)
+    loss, gradients = learner.loss_and_gradients(batch, rng)
     _refuse_infinite(settings, done + 1, loss, *gradients.values())
     norm = clip_gradients(gradients, settings.clip)
     learner.update(state.optimizer, gradients, rate)

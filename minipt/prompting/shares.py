@@ -22,7 +22,7 @@ from minipt.transformer.trace import Gradients, Tape, add_gradient
 
 # The least numbers in the hidden states of a share: its rows times C. Smaller shares lose more to
 # waiting for the interpreter's lock, and to reading the weights once more, than they gain.
-SHARE = 150_000
+SHARE = 100_000
 
 # From a share, an empty tape and what else to fill to the loss and one array of gradients.
 Step = Callable[[Batch, Tape, Gradients | None], tuple[float, np.ndarray]]

@@ -36,6 +36,7 @@ from minipt.prompting.readout import (
 )
 from minipt.prompting.shares import in_shares
 from minipt.prompting.text import Batch
+from minipt.prompting.threads import one_blas_thread
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Past, StreamLayout, length_of
 from minipt.transformer.model import backward, embed_tokens, embed_tokens_dw, embed_vectors, forward
@@ -80,7 +81,8 @@ def loss_and_gradient(
     _check(base, batch, prompt)
     tape = Tape() if trace is None else trace
     tape.clear()
-    return WIRINGS[wiring](base, prompt.vectors.astype(base.dtype), batch, tape, gradients)
+    with one_blas_thread():
+        return WIRINGS[wiring](base, prompt.vectors.astype(base.dtype), batch, tape, gradients)
 
 
 def prompt_step(

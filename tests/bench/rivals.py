@@ -14,7 +14,6 @@ import numpy as np
 import minipt
 from minipt.learning.memory import keep_freed_memory
 from minipt.learning.optimizers import Adam
-from minipt.prompting.threads import Pace
 from minipt.prompting.wiring import prompt_step
 
 RATE = 1e-3
@@ -28,15 +27,14 @@ class Ours:
         keep_freed_memory()
         self.base = minipt.load_base(directory)
         self.prompt = minipt.SoftPrompt(vectors.copy(), self.base.fingerprint, self.base.name)
-        self.optimizer, self.pace = Adam(), Pace()
+        self.optimizer = Adam()
 
     def collate(self, rows: Rows, answers: np.ndarray) -> minipt.Batch:
         ids, lengths = padded(rows)
         return minipt.Batch(ids, lengths, answers)
 
     def step(self, batch: minipt.Batch) -> tuple[float, np.ndarray]:
-        with self.pace(int(batch.lengths.sum())):
-            loss, gradients = prompt_step(self.base, self.prompt, batch)
+        loss, gradients = prompt_step(self.base, self.prompt, batch)
         self.optimizer.step(self.prompt.arrays(), gradients, RATE)
         return loss, gradients["prompt"]
 

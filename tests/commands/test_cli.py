@@ -453,10 +453,10 @@ def test_a_run_that_fails_later_says_how_to_begin_anew(call, job, here, monkeypa
     monkeypatch.setattr(Settings, "looks_after", lambda self, step: True)
     real = learning._step
 
-    def fail_at_3(state, batch, pace):
+    def fail_at_3(state, batch):
         if state.step == 2:
             raise MiniptError("the loss is not finite")
-        return real(state, batch, pace)
+        return real(state, batch)
 
     monkeypatch.setattr(learning, "_step", fail_at_3)
     anew = "to begin anew, remove runs/zz.unfinished or choose another --name"

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from minipt.prompting import threads as threads_module
-from minipt.prompting.threads import Pace, blas_libraries, blas_threads, in_threads, thread_count
+from minipt.prompting.threads import (
+    blas_libraries,
+    blas_threads,
+    in_threads,
+    one_blas_thread,
+    thread_count,
+)
 
 
 def counts() -> list[int]:
@@ -51,14 +57,14 @@ def test_several_that_ask_at_once_leave_nothing_behind():
     def ask(n: int) -> None:
         for _ in range(50):
             with blas_threads(1 + n % 3):
-                assert 1 + n % 3 in blas_threads.asked
+                assert 1 + n % 3 in threads_module.threads.asked
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert blas_threads.asked == []
+    assert threads_module.threads.asked == []
 
 
 def test_what_has_not_begun_at_an_error_is_left():
@@ -80,31 +86,10 @@ def test_numpys_treatment_of_errors_reaches_the_threads():
         in_threads(lambda x: np.exp(x), [np.float32(1e4)] * 2)
 
 
-def paces(seconds_of: dict[int, float], works: int, pace: Pace, clock: list[float]) -> list[int]:
-    """The numbers of BLAS threads that some pieces of work got, each of which takes so long."""
-    chosen = []
-    for _ in range(works):
-        with pace(1):
-            chosen.append(min(thread_count(), 2))
-            clock[0] += seconds_of[chosen[-1]]
-    return chosen
-
-
-def test_the_pace_follows_the_machine(monkeypatch):
-    clock, pace = [0.0], Pace()
-    monkeypatch.setattr(threads_module.time, "perf_counter", lambda: clock[0])
-    with blas_threads(2):
-        quiet = paces({1: 3.0, 2: 2.0}, 100, pace, clock)
-        assert sorted(quiet[:6]) == [1, 1, 1, 2, 2, 2]  # three tries of each
-        assert quiet[6:].count(1) == 3  # then a try of the slower one every 30
-        busy = paces({1: 3.0, 2: 8.0}, 100, pace, clock)
-        assert busy[3:].count(2) <= 5
-        assert paces({1: 3.0, 2: 2.0}, 100, pace, clock)[60:].count(2) >= 38
-
-
-def test_with_one_thread_there_is_nothing_to_choose():
-    pace = Pace()
-    with blas_threads(1):
-        for _ in range(10):
-            with pace(5):
-                assert thread_count() == 1
+def test_one_thread_of_blas_leaves_the_others_to_work():
+    before = counts()
+    with blas_threads(3), one_blas_thread():
+        assert set(counts()) == {1} and thread_count() == 3
+        with blas_threads(2):
+            assert set(counts()) == {1} and thread_count() == 2
+    assert counts() == before
