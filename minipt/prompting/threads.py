@@ -30,7 +30,8 @@ def blas_libraries() -> list[LibController]:
 class _Threads:
     """How many threads work, and how many of them are BLAS's: numbers of the whole process.
 
-    OpenBLAS heeds its number from the main thread; from another one it may not, which costs time.
+    OpenBLAS heeds its number from the main thread. From another one it may not: then a step takes
+    longer, and its last bits may be those of several threads.
     """
 
     def __init__(self) -> None:

@@ -162,7 +162,8 @@ def run_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
     if prompt is None:
         return None
     stream = _prompt_stream(base, prompt.vectors.astype(base.dtype))
-    return forward(StreamLayout(base, stream, ForwardOnly()))[1]
+    with one_blas_thread():
+        return forward(StreamLayout(base, stream, ForwardOnly()))[1]
 
 
 def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.ndarray:
