@@ -105,6 +105,7 @@ def backward(
     values that other streams read from this one; None: no stream read them.
     -> dx (B, n, C) of the n leading rows, and for each layer the gradients (Hkv, P, D) of the past
     """
+    assert len(layout.readers) == 1  # several pasts are read forward only
     outer_norms, config = layout.outer_norms(), layout.base.config
     dx = layout.answer_rows.pack(dhidden)  # (N, C)
     if config.norm_first:
