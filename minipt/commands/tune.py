@@ -32,8 +32,8 @@ from minipt.files.records import USUAL_NAME
 from minipt.learning.observe import validation_record
 from minipt.learning.tune import Run, prepare, tune
 from minipt.loading.load import NAMES
+from minipt.maths.threads import at_most_threads, thread_count
 from minipt.prompting.starts import STARTS
-from minipt.prompting.threads import blas_threads
 from minipt.registry.names import check_name
 from minipt.registry.objects import sha256_of
 from minipt.results.plot import draw_curves, render
@@ -102,7 +102,7 @@ def tune_command(args: argparse.Namespace) -> int:
     try:
         if run.interrupted:
             raise KeyboardInterrupt  # from here on, Ctrl-C before and after the last step are one
-        with blas_threads(settings.threads):
+        with at_most_threads(settings.threads or thread_count()):
             scores = compare_with_rivals(base, task, run.test)
         record = make_record(base, task, run, scores) | place
         _write(directory, record, run, scores, again)

@@ -11,10 +11,10 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.maths.ops import cross_entropy
+from minipt.maths.threads import in_threads
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.responses import encode_responses, response_format
 from minipt.prompting.text import Batch, QuestionFormat, Targets, batches, encode
-from minipt.prompting.threads import in_threads
 from minipt.prompting.verbalizer import question_format
 from minipt.prompting.wiring import Answerer, answerer
 from minipt.tasks.task import Pairs, Split, Task

@@ -21,8 +21,8 @@ from minipt.learning.learner import Learner
 from minipt.learning.memory import keep_freed_memory
 from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
 from minipt.learning.settings import Settings
+from minipt.maths.threads import at_most_threads, one_blas_thread, thread_count
 from minipt.prompting.text import Batch, Targets, batches
-from minipt.prompting.threads import blas_threads, one_blas_thread
 from minipt.tasks.task import Pairs, Split, Task
 
 
@@ -51,7 +51,7 @@ def learn(
         raise MiniptError(f"the task {task.name!r} has no texts to learn from: give it some")
     training = _training_batches(state, token_rows, targets)
     # What overflows ends in numbers that are not finite, and these in a sentence.
-    threads = blas_threads(settings.threads)
+    threads = at_most_threads(settings.threads or thread_count())
     with np.errstate(over="ignore", invalid="ignore"), threads, one_blas_thread():
         _take_steps_and_keep(state, training, checkpoint)
         if base.fingerprint != identity["base"]:

@@ -4,7 +4,7 @@ import ctypes
 import platform
 
 # GNU's names for two settings of its allocator (malloc.h).
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> None:
@@ -12,9 +12,11 @@ def keep_freed_memory() -> None:
 
     A C library returns the memory of freed arrays to the system, and to get it back takes time.
     GNU's library can be told to keep it (mallopt(3)), except for arrays of 32 MB and more, which a
-    usual step does not make. Other libraries are left alone.
+    usual step does not make. Threads beside the main one have heaps of 64 MB, and of these the
+    library keeps an empty one only if it may pad a heap by as much. Other libraries are left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 64 << 20)

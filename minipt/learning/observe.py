@@ -17,11 +17,11 @@ import numpy as np
 from minipt.errors import MiniptError
 from minipt.learning.evaluate import batch_size, encode_split, task_question
 from minipt.maths.ops import cross_entropy
+from minipt.maths.threads import in_threads
 from minipt.prompting.mixed import hidden_reader
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.readout import embeddings, label_logits, readout
 from minipt.prompting.text import Batch, batch_of
-from minipt.prompting.threads import in_threads
 from minipt.tasks.task import Split
 from minipt.transformer.base import Base
 from minipt.transformer.trace import ForwardOnly

@@ -2,6 +2,8 @@
 
 In: arrays. Out: arrays, and by name what the backward needs.
 
+    threads             work on all cores
+    matrix_products     products of matrices, the large ones in pieces
     attention_products  the matrix products that attention is made of
     normal              the normal distribution, which one form of GELU needs
     ops                 every op of a transformer, with its derivation

@@ -15,10 +15,10 @@ import math
 import numpy as np
 
 from minipt.maths.attention_products import column_sums, past_sums, products, weighted_sums
+from minipt.maths.matrix_products import times, times_transposed
 from minipt.maths.normal import NORMAL_PEAK, normal_cdf
 
 Array = np.ndarray
-FEW_ROWS = 32  # up to this many, `times_transposed` multiplies in the other order
 
 
 def embedding(ids: Array, table: Array) -> Array:
@@ -41,7 +41,7 @@ def linear(x: Array, weight: Array, bias: Array | None) -> Array:
 
     x (..., I), weight (I, J), bias (J,) or None -> y (..., J)
     """
-    y = _rows(x) @ weight
+    y = times(_rows(x), weight)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[1])
@@ -54,7 +54,7 @@ def linear_dx(dy: Array, weight: Array) -> Array:
 
 def linear_dw(dy: Array, x: Array) -> Array:
     """d y_j / d weight_ij = x_i, so dweight_ij = Σ x_i dy_j over all rows. -> dweight (I, J)"""
-    return _rows(x).T @ _rows(dy)
+    return times(_rows(x).T, _rows(dy))
 
 
 def linear_db(dy: Array) -> Array:
@@ -422,11 +422,6 @@ def merge_heads(x: Array) -> Array:
     """The inverse of `split_heads`, and so its backward. (B, H, T, D) -> (B, T, C)"""
     B, H, T, D = x.shape
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * D)
-
-
-def times_transposed(rows: Array, matrix: Array) -> Array:
-    """rows matrixᵀ. Of few rows (matrix rowsᵀ)ᵀ takes half the time. (N, J), (I, J) -> (N, I)"""
-    return (matrix @ rows.T).T.copy() if len(rows) <= FEW_ROWS else rows @ matrix.T
 
 
 def _rows(x: Array) -> Array:

@@ -8,7 +8,6 @@ In: a base, a prompt, texts. Out: the loss and the gradient of the prompt's vect
     prompt        the vectors in front of the text
     starts        where they start
     readout       from hidden states to an answer
-    threads       work on all cores
     shares        a batch in shares, one a thread
     wiring        one step of prompt tuning, in two wirings
     mixed         texts with prompts of their own, in one pass

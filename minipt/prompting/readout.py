@@ -76,7 +76,7 @@ def readout_dx(
     """
     if base.config.head is None:
         dlogits = dlogits / TEMPERATURE
-    dfeatures = dlogits @ choice_vectors(base, batch.choices)  # (N, C)
+    dfeatures = ops.times(dlogits, choice_vectors(base, batch.choices))  # (N, C)
     tape.show_grad("text.features", dfeatures)
     return _features_dx(base, dfeatures, batch, tape, gradients or {})
 

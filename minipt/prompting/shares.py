@@ -15,14 +15,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from minipt.maths.threads import in_threads
 from minipt.prompting.text import Batch
-from minipt.prompting.threads import in_threads
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Gradients, Tape, add_gradient
 
-# The least numbers in the hidden states of a share: its rows times C. Smaller shares lose more to
-# waiting for the interpreter's lock, and to reading the weights once more, than they gain.
-SHARE = 100_000
+# The fewest numbers of hidden states, rows times C: of a batch that is cut in two, and of a share
+# of one that is cut further. Less loses more to waiting for the interpreter's lock than it gains.
+TWO_SHARES = 40_000
+SHARE = 150_000
 
 # From a share, an empty tape and what else to fill to the loss and one array of gradients.
 Step = Callable[[Batch, Tape, Gradients | None], tuple[float, np.ndarray]]
@@ -54,8 +55,11 @@ def in_shares(
 def cut(base: Base, batch: Batch, P: int = 0) -> list[Batch]:
     """The shares of a batch, as many as its size allows, a power of two; each has an answer."""
     texts = len(batch.ids) if batch.labels is None else len(batch.labels)
+    rows = int(batch.lengths.sum()) + P * len(batch.ids)
+    numbers = rows * base.config.channels
+    most = max(numbers // SHARE, 2 if numbers >= TWO_SHARES else 1)
     count = 1
-    while 2 * count <= texts and hidden_size(base, batch, P) >= 2 * count * SHARE:
+    while 2 * count <= min(most, texts):
         count *= 2
     shares = [share(batch, k, count) for k in range(count)]
     return [each for each in shares if count_answers(each)] or [batch]
@@ -69,12 +73,6 @@ def share(batch: Batch, k: int, count: int) -> Batch:
     arrays = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
     labels = None if batch.labels is None else batch.labels[k::count]
     return replace(batch, **{name: array[rows] for name, array in arrays.items()}, labels=labels)
-
-
-def hidden_size(base: Base, batch: Batch, P: int = 0) -> int:
-    """How many numbers the batch's hidden states have: its rows times C."""
-    rows = int(batch.lengths.sum()) + P * len(batch.ids)
-    return rows * base.config.channels
 
 
 def count_answers(batch: Batch) -> int:

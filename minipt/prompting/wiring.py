@@ -25,6 +25,7 @@ import numpy as np
 
 from minipt.errors import MiniptError
 from minipt.maths import ops
+from minipt.maths.threads import one_blas_thread
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.readout import (
     label_logits,
@@ -36,7 +37,6 @@ from minipt.prompting.readout import (
 )
 from minipt.prompting.shares import in_shares
 from minipt.prompting.text import Batch
-from minipt.prompting.threads import one_blas_thread
 from minipt.transformer.base import Base
 from minipt.transformer.layer import Past, StreamLayout, length_of
 from minipt.transformer.model import backward, embed_tokens, embed_tokens_dw, embed_vectors, forward

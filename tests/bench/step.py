@@ -49,7 +49,6 @@ from minipt.prompting.verbalizer import label_tokens
 
 PAUSE = 0.4  # seconds until another process's threads have gone to sleep
 WARM_UP = 0.3  # seconds of steps until a processor that slept is at its speed
-BUSY_WARM_UP = 3.0  # and until ours has found out that it has a neighbour, or none any more
 SOME_TIME = 0.3  # seconds of steps in a turn
 STEPS_A_TURN = 5  # at least, and as many as fit into the same time
 LONG_TURN = 2.0  # seconds after which a turn has enough steps, however few
@@ -151,12 +150,10 @@ def review_case(name: str, count: int) -> Case:
 class Worker:
     """One of the contestants in a process of its own."""
 
-    def __init__(
-        self, name: str, rival: Callable, case: Case, batches: str | None, warm_up: float
-    ) -> None:
+    def __init__(self, name: str, rival: Callable, case: Case, batches: str | None = None) -> None:
         self.name = name
         self.pipe, far_end = SPAWN.Pipe()
-        arguments = (far_end, rival, case, batches, warm_up)
+        arguments = (far_end, rival, case, batches)
         self.process = SPAWN.Process(target=serve, args=arguments)
         self.process.start()
         far_end.close()  # only the process holds it, so that its death is noticed here
@@ -171,9 +168,7 @@ class Worker:
             sys.exit(f"the process of {self.name} ended with code {self.process.exitcode}")
 
 
-def serve(
-    pipe: Connection, rival: Callable, case: Case, batches: str | None, warm_up: float
-) -> None:
+def serve(pipe: Connection, rival: Callable, case: Case, batches: str | None) -> None:
     """In the worker: send, when asked, what `first_steps` finds, then each turn's seconds.
 
     batches: of `BATCHES`, for a turn that is an epoch; None: it is some steps.
@@ -188,7 +183,7 @@ def serve(
     rng = np.random.default_rng(0)
     while pipe.recv():
         time.sleep(PAUSE)
-        repeat(step, 1, warm_up)
+        repeat(step, 1, WARM_UP)
         if batches:
             order = epoch_order(rows, batches, rng)
             pipe.send(stopwatch(partial(epoch, contestant, rows, answers, order)))
@@ -273,10 +268,7 @@ def compare_steps(arguments: argparse.Namespace, name: str, directory: Path) -> 
     for length in arguments.length:
         for tokens in arguments.tokens:
             case = random_case(shape, length, tokens, texts, directory)
-            warm_up = BUSY_WARM_UP if arguments.busy else WARM_UP
-            workers = {
-                key: Worker(key, rival, case, None, warm_up) for key, rival in CONTESTANTS.items()
-            }
+            workers = {key: Worker(key, rival, case) for key, rival in CONTESTANTS.items()}
             title = f"{name}, P={length}, T={tokens}"
             memory, seconds = compare(workers, arguments.rounds, title, arguments.busy)
             where = {"shape": name, "texts": texts, "length": length, "tokens": tokens}
@@ -290,8 +282,7 @@ def compare_epochs(name: str, texts: int, rounds: int) -> dict:
     found = {}
     for batches in BATCHES:
         workers = {
-            key: Worker(key, CONTESTANTS[key], case, batches, WARM_UP)
-            for key in ("ours", "peft", "savings")
+            key: Worker(key, CONTESTANTS[key], case, batches) for key in ("ours", "peft", "savings")
         }
         _, seconds = compare(workers, rounds, f"{name}, {batches} batches of {texts} texts", False)
         found[batches] = summarise(seconds)

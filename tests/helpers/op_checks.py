@@ -392,6 +392,5 @@ def outputs(case: Case, dtype: type) -> dict[str, tuple[np.ndarray, ...]]:
         "normalize_dx": ops.normalize_dx(drows, *unit),
         "split_heads": ops.split_heads(x, case.H),
         "merge_heads": ops.merge_heads(at.key),
-        "times_transposed": ops.times_transposed(drows, drows),
     }
     return {name: y if isinstance(y, tuple) else (y,) for name, y in found.items()}

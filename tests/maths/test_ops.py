@@ -77,15 +77,6 @@ def test_the_constants_are_pythons_numbers():
     assert {type(value) for value in constants.values()} == {float, int}
 
 
-@pytest.mark.parametrize("N", [1, ops.FEW_ROWS, ops.FEW_ROWS + 1])
-def test_few_rows_times_transposed_are_many_rows_times_transposed(N: int):
-    rng = np.random.default_rng(N)
-    rows, matrix = rng.normal(size=(N, 5)), rng.normal(size=(7, 5))
-    products = ops.times_transposed(rows, matrix)
-    assert products.flags.c_contiguous
-    np.testing.assert_allclose(products, np.einsum("nj,ij->ni", rows, matrix), atol=1e-13)
-
-
 @given(case=cases)
 @settings(max_examples=20)
 def test_merge_heads_undoes_split_heads(case: Case):

@@ -8,6 +8,7 @@ from helpers.bases import BERT, LLAMA, random_base, random_batch, random_prompt
 
 from minipt.maths import ops
 from minipt.maths.gradcheck import check_gradient, compare
+from minipt.maths.matrix_products import FEW_ROWS
 from minipt.prompting.readout import choice_vectors, readout, readout_dx, rows_to_read
 from minipt.prompting.text import Batch
 from minipt.prompting.wiring import loss_and_gradient
@@ -71,7 +72,7 @@ def test_the_gradient_of_vectors_agrees_with_finite_differences(head):
     assert check_gradient(loss, batch.choices, gradients["choices"]) < 1e-7
 
 
-@pytest.mark.parametrize("texts", [1, ops.FEW_ROWS, ops.FEW_ROWS + 1])
+@pytest.mark.parametrize("texts", [1, FEW_ROWS, FEW_ROWS + 1])
 def test_a_language_head_compares_with_rows_of_the_output_matrix(texts):
     for head, table in (("language", "token.table"), ("untied", "output.table")):
         base, _, _ = case(head, vectors=False)

@@ -7,10 +7,10 @@ import pytest
 from helpers.bases import FAMILIES, random_base, random_batch, random_prompt
 
 from minipt.maths.gradcheck import compare
+from minipt.maths.threads import at_most_threads
 from minipt.prompting import shares
 from minipt.prompting.shares import cut, share
 from minipt.prompting.text import Batch
-from minipt.prompting.threads import blas_threads
 from minipt.prompting.wiring import loss_and_gradient
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Trace
@@ -57,7 +57,7 @@ def test_any_number_of_threads_gives_the_same_bits(family: str):
     base, batch = case(family)
     prompt, bits = random_prompt(base, 5), set()
     for threads in (1, 2, 4):
-        with blas_threads(threads):
+        with at_most_threads(threads):
             loss, gradient = loss_and_gradient(base, prompt, batch)
         bits.add((loss, gradient.tobytes()))
     assert len(bits) == 1
@@ -71,6 +71,10 @@ def test_the_size_of_a_step_alone_says_into_how_many_shares_it_is_cut(monkeypatc
         assert len(cut(base, batch)) == expected
     monkeypatch.setattr(shares, "SHARE", size)
     assert len(cut(base, batch, P=80)) == 2  # the prompt's rows in front of each text count too
+    monkeypatch.setattr(shares, "SHARE", 100 * size)
+    for least, expected in ((size + 1, 1), (size, 2)):
+        monkeypatch.setattr(shares, "TWO_SHARES", least)
+        assert len(cut(base, batch)) == expected
 
 
 @pytest.mark.usefixtures("small_shares")

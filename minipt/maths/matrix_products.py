@@ -1,0 +1,46 @@
+"""Matrix products, the large ones in pieces that threads compute at the same time.
+
+In: rows, and a matrix of weights. Out: their product, for `ops`.
+
+BLAS has threads of its own, but the number of threads decides where they cut a product, and the cut
+decides last bits. Here the size of a product alone says how it is cut, along its longer side. So
+any number of threads gives the same bits. Where threads work on shares of a batch already, a
+product is one piece.
+"""
+
+import numpy as np
+
+from minipt.maths.threads import in_threads, is_shared_out
+
+Array = np.ndarray
+FEW_ROWS = 32  # up to this many, `times_transposed` multiplies in the other order
+# The fewest multiplications in a piece. To wake a thread takes 0.1 ms, and 15 million 0.3 ms.
+PIECE = 15_000_000
+PIECES = 4  # at most: every piece reads the other factor once more
+
+
+def times(rows: Array, matrix: Array) -> Array:
+    """rows matrix. (N, E), (E, J) -> (N, J)"""
+    (N, E), J = rows.shape, matrix.shape[1]
+    count = min(N * E * J // PIECE, PIECES)
+    if count < 2 or is_shared_out():
+        return rows @ matrix
+    product = np.empty((N, J), np.result_type(rows, matrix))
+    cuts = np.linspace(0, max(N, J), count + 1, dtype=int)
+
+    def compute(k: int) -> None:
+        part = slice(cuts[k], cuts[k + 1])
+        if N > J:
+            np.matmul(rows[part], matrix, out=product[part])
+        else:
+            np.matmul(rows, matrix[:, part], out=product[:, part])
+
+    in_threads(compute, range(count))
+    return product
+
+
+def times_transposed(rows: Array, matrix: Array) -> Array:
+    """rows matrixᵀ. Of few rows (matrix rowsᵀ)ᵀ takes half the time. (N, J), (I, J) -> (N, I)"""
+    if len(rows) <= FEW_ROWS:
+        return times(matrix, rows.T).T.copy()
+    return times(rows, matrix.T)

@@ -1,0 +1,146 @@
+"""Work in threads of one process, on all cores.
+
+In: a function, and what to call it with. Out: the results, in order. NumPy and BLAS release the
+interpreter's lock while they compute, so threads compute at the same time, over one copy of the
+base. Each then uses one thread of BLAS. Several would wait for each other by spinning, so a busy
+neighbour would slow them down threefold; and how they split a product decides its last bits.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from functools import cache
+from typing import TypeVar
+
+from threadpoolctl import LibController, ThreadpoolController
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@cache
+def blas_libraries() -> list[LibController]:
+    """The BLAS libraries of this process whose number of threads can be set."""
+    return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+class _Threads:
+    """How many threads work, and how many of them are BLAS's: numbers of the whole process.
+
+    OpenBLAS heeds its number from the main thread. From another one it may not: then a step takes
+    longer, and its last bits may be those of several threads.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asked: list[int] = []  # by the contexts of `at_most` that are open now
+        self.alone: list[int] = []  # a 1 for each context of `one_of_blas` that is open now
+        self.before: list[int] = []  # of each library, when none was open
+        self.set: list[int] = []  # of each library, now
+
+    @contextmanager
+    def at_most(self, count: int) -> Iterator[None]:
+        """A context in which so many threads work; inside another one, the fewer of the two."""
+        with self._open(self.asked, count):
+            yield
+
+    @contextmanager
+    def one_of_blas(self) -> Iterator[None]:
+        """A context in which a matrix product is computed by one thread.
+
+        Several of them may split a product so that its last bits are others.
+        """
+        with self._open(self.alone, 1):
+            yield
+
+    def count(self) -> int:
+        """How many threads to work with: as many as BLAS has, one for each core of this process.
+
+        A variable such as OPENBLAS_NUM_THREADS sets it before the start, `at_most` for a while.
+        """
+        own = self.before if self.asked or self.alone else _numbers()
+        return min(self.asked, default=min(own, default=_cores()))
+
+    @contextmanager
+    def _open(self, numbers: list[int], number: int) -> Iterator[None]:
+        with self.lock:
+            if not (self.asked or self.alone):
+                self.before = self.set = _numbers()
+            numbers.append(number)
+            self._tell_blas()
+        try:
+            yield
+        finally:
+            with self.lock:
+                numbers.remove(number)
+                self._tell_blas()
+
+    def _tell_blas(self) -> None:
+        wanted = [min([*self.asked, *self.alone], default=before) for before in self.before]
+        if wanted != self.set:
+            for library, number in zip(blas_libraries(), wanted, strict=True):
+                library.set_num_threads(number)
+            self.set = wanted
+
+
+threads = _Threads()
+at_most_threads, one_blas_thread, thread_count = threads.at_most, threads.one_of_blas, threads.count
+
+_is_shared_out: ContextVar[bool] = ContextVar("is_shared_out", default=False)
+
+
+def is_shared_out() -> bool:
+    """Whether this is one of several items of `in_threads`, on any number of threads."""
+    return _is_shared_out.get()
+
+
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """work(item) for each item, in order of the items; each with one thread of BLAS.
+
+    Work that is shared out shares nothing out itself. An error is raised. At an error or at Ctrl-C,
+    items that have not begun are left.
+    """
+    count = 1 if is_shared_out() else min(thread_count(), len(items))
+    left, results = iter([*enumerate(items)]), [None] * len(items)
+
+    def work_off() -> None:
+        _is_shared_out.set(is_shared_out() or len(items) > 1)
+        try:
+            for k, item in left:
+                results[k] = work(item)
+        finally:
+            deque(left, maxlen=0)
+
+    with one_blas_thread():
+        # np.errstate belongs to a context, and a thread of the pool has one of its own.
+        helpers = [_pool().submit(copy_context().run, work_off) for _ in range(count - 1)]
+        try:
+            copy_context().run(work_off)
+        finally:
+            wait(helpers)
+        for helper in helpers:
+            helper.result()
+    return results
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that wait for work, so that a step need not start its own."""
+    return ThreadPoolExecutor()
+
+
+if hasattr(os, "register_at_fork"):  # a child process has no threads but the one that made it
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _numbers() -> list[int]:
+    return [library.num_threads for library in blas_libraries()]
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
