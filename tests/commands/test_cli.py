@@ -28,7 +28,7 @@ from minipt.files.fetch import cached_directory
 from minipt.learning import loop as learning
 from minipt.learning.settings import Settings
 from minipt.loading.load import NAMES, load_base, save_base
-from minipt.prompting import threads as threads_module
+from minipt.maths import threads as threads_module
 from minipt.prompting.generate import generate
 from minipt.prompting.prompt import load_prompt
 from minipt.prompting.starts import init_prompt

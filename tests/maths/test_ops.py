@@ -18,7 +18,7 @@ from helpers.op_checks import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minipt.maths import normal, ops
+from minipt.maths import matrix_products, normal, ops
 from minipt.transformer import model
 
 cases = st.builds(
@@ -71,7 +71,7 @@ def test_the_float_type_that_goes_in_comes_out(case: Case, dtype: type):
 
 def test_the_constants_are_pythons_numbers():
     """A NumPy scalar is a float64: the work on float32 would silently be done in it."""
-    names = vars(ops) | vars(normal)
+    names = vars(ops) | vars(normal) | vars(matrix_products)
     constants = {name: value for name, value in names.items() if name.isupper()}
     assert {"GELU_LINEAR", "GELU_CUBIC", "NORMAL_PEAK", "TABLE_END"} <= constants.keys()
     assert {type(value) for value in constants.values()} == {float, int}
