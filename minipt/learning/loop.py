@@ -23,7 +23,7 @@ from minipt.learning.optimizers import OPTIMIZERS, clip_gradients, schedule
 from minipt.learning.settings import Settings
 from minipt.maths.threads import at_most_threads, one_blas_thread, thread_count
 from minipt.prompting.text import Batch, Targets, batches
-from minipt.tasks.task import Pairs, Split, Task
+from minipt.tasks.task import Pairs, Split, Task, evenly
 
 
 def learn(
@@ -138,8 +138,9 @@ def _refuse_infinite(settings: Settings, step: int, *numbers: float | np.ndarray
 def _look(state: State) -> None:
     """Measure on the validation split; copy the arrays if nothing did better before."""
     _refuse_infinite(state.settings, state.step, *state.learner.arrays.values())
+    texts = evenly(state.task.validation, state.settings.validation_texts)
     try:
-        evaluation = _measure(state.learner, state.task.validation)
+        evaluation = _measure(state.learner, texts)
     except MiniptError as error:  # an answer is not finite
         slower = f", with a learning rate below {state.settings.learning_rate:g}"
         raise MiniptError(f"{error}{slower if state.step else ''}") from error

@@ -81,6 +81,16 @@ class Pairs:
         return self.responses
 
 
+def evenly(split: Split | Pairs, count: int | None) -> Split | Pairs:
+    """So many of a split's texts, spread evenly over it; None, or more than there are: all."""
+    N = len(split.texts)
+    if count is None or count >= N:
+        return split
+    chosen = np.arange(count) * N // count
+    texts, answers = ([those[i] for i in chosen] for those in (split.texts, split.answers))
+    return type(split)(texts, answers)
+
+
 def _check_strings(*lists: list[str]) -> None:
     for texts in lists:
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
