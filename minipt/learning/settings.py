@@ -19,10 +19,9 @@ DEFAULTS_FOR = {
     # Texts are answered slowly here. A look at a few tells the start from the end, and no more.
     "smollm2-135m": {
         "method": "text",
-        "steps": 180,
-        "batch_size": 8,
+        "steps": 120,
         "learning_rate": 0.05,
-        "evaluate_every": 180,
+        "evaluate_every": 120,
         "validation_texts": 256,
     },
     "minilm": {"steps": 900, "batch_size": 32, "learning_rate": 0.02, "evaluate_every": 150},
