@@ -3,7 +3,7 @@
 import ctypes
 import platform
 
-# GNU's names for two settings of its allocator (malloc.h).
+# GNU's names for three settings of its allocator (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
@@ -12,8 +12,8 @@ def keep_freed_memory() -> None:
 
     A C library returns the memory of freed arrays to the system, and to get it back takes time.
     GNU's library can be told to keep it (mallopt(3)), except for arrays of 32 MB and more, which a
-    usual step does not make. Threads beside the main one have heaps of 64 MB, and of these the
-    library keeps an empty one only if it may pad a heap by as much. Other libraries are left alone.
+    usual step does not make. The memory of threads beside the main one comes in heaps of 64 MB. An
+    empty heap is returned unless M_TOP_PAD is as large as a heap. Other libraries are left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt

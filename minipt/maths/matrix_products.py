@@ -5,7 +5,7 @@ In: rows, and a matrix of weights. Out: their product, for `ops`.
 BLAS has threads of its own, but the number of threads decides where they cut a product, and the cut
 decides last bits. Here the size of a product alone says how it is cut, along its longer side. So
 any number of threads gives the same bits. Where threads work on shares of a batch already, a
-product is one piece.
+product is one piece. A product of one piece is left to BLAS.
 """
 
 import numpy as np

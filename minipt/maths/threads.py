@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import TypeVar
@@ -29,18 +29,14 @@ def blas_libraries() -> list[LibController]:
 
 
 class _Threads:
-    """How many threads work, and how many of them are BLAS's: numbers of the whole process.
-
-    OpenBLAS heeds its number from the main thread. From another one it may not: then a step takes
-    longer, and its last bits may be those of several threads.
-    """
+    """How many threads work, and how many of them are BLAS's: numbers of the whole process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.asked: list[int] = []  # by the contexts of `at_most` that are open now
         self.alone: list[int] = []  # a 1 for each context of `one_of_blas` that is open now
-        self.before: list[int] = []  # of each library, when none was open
-        self.set: list[int] = []  # of each library, now
+        self.before: list[int] = []  # each library's number before the first context was opened
+        self.set: list[int] = []  # each library's number now
 
     @contextmanager
     def at_most(self, count: int) -> Iterator[None]:
@@ -62,8 +58,9 @@ class _Threads:
 
         A variable such as OPENBLAS_NUM_THREADS sets it before the start, `at_most` for a while.
         """
-        own = self.before if self.asked or self.alone else _numbers()
-        return min(self.asked, default=min(own, default=_cores()))
+        with self.lock:
+            own = self.before if self.asked or self.alone else _numbers()
+            return min(self.asked, default=min(own, default=_cores()))
 
     @contextmanager
     def _open(self, numbers: list[int], number: int) -> Iterator[None]:
@@ -83,7 +80,9 @@ class _Threads:
         wanted = [min([*self.asked, *self.alone], default=before) for before in self.before]
         if wanted != self.set:
             for library, number in zip(blas_libraries(), wanted, strict=True):
+                _forget_who_set(library)
                 library.set_num_threads(number)
+                _forget_who_set(library)
             self.set = wanted
 
 
@@ -94,47 +93,71 @@ _is_shared_out: ContextVar[bool] = ContextVar("is_shared_out", default=False)
 
 
 def is_shared_out() -> bool:
-    """Whether this is one of several items of `in_threads`, on any number of threads."""
+    """Whether this code works on one of several items of `in_threads`, however many threads do."""
     return _is_shared_out.get()
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """work(item) for each item, in order of the items; each with one thread of BLAS.
 
-    Work that is shared out shares nothing out itself. An error is raised. At an error or at Ctrl-C,
-    items that have not begun are left.
+    Inside `work`, another `in_threads` uses no further threads. If an item raises, or at Ctrl-C, no
+    further item begins. Those that have begun end, and the error is raised, of several the first in
+    the order of the items.
     """
     count = 1 if is_shared_out() else min(thread_count(), len(items))
-    left, results = iter([*enumerate(items)]), [None] * len(items)
+    left, results, errors = iter([*enumerate(items)]), [None] * len(items), {}
+    helpers = []
 
     def work_off() -> None:
         _is_shared_out.set(is_shared_out() or len(items) > 1)
-        try:
-            for k, item in left:
+        for k, item in left:
+            try:
                 results[k] = work(item)
-        finally:
-            deque(left, maxlen=0)
+            except BaseException as error:
+                errors[k] = error
+                _exhaust(left)
 
     with one_blas_thread():
-        # np.errstate belongs to a context, and a thread of the pool has one of its own.
-        helpers = [_pool().submit(copy_context().run, work_off) for _ in range(count - 1)]
         try:
+            with suppress(RuntimeError):  # no thread can start, as at the interpreter's end
+                for _ in range(count - 1):
+                    # np.errstate belongs to a context, and a pool's thread has one of its own.
+                    helpers.append(_pool().submit(copy_context().run, work_off))
             copy_context().run(work_off)
         finally:
-            wait(helpers)
-        for helper in helpers:
-            helper.result()
+            _exhaust(left)
+            wait([helper for helper in helpers if not helper.cancel()])
+    if errors:
+        raise errors[min(errors)]
     return results
+
+
+def _exhaust(left: Iterator) -> None:
+    """Take all that is left, so that no thread begins it."""
+    deque(left, maxlen=0)
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that wait for work, so that a step need not start its own."""
-    return ThreadPoolExecutor()
+    return ThreadPoolExecutor(initializer=_one_of_blas_here)
+
+
+def _one_of_blas_here() -> None:
+    """Some libraries keep a number for each thread, and a new thread begins with all cores."""
+    for library in blas_libraries():
+        if library.internal_api == "mkl" or getattr(library, "threading_layer", "") == "openmp":
+            library.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):  # a child process has no threads but the one that made it
     os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _forget_who_set(library: LibController) -> None:
+    """threadpoolctl heeds only the first thread that sets OpenBLAS. Here the lock says who may."""
+    if hasattr(library, "clear_controlling_thread"):  # from 3.8 on
+        library.clear_controlling_thread(force=True)
 
 
 def _numbers() -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from minipt.errors import MiniptError
+from minipt.maths.threads import one_blas_thread
 from minipt.prompting.prompt import SoftPrompt
 from minipt.prompting.readout import readout
 from minipt.prompting.text import Batch, encode
@@ -84,6 +85,7 @@ def end_tokens(base: Base) -> set[int]:
     return {token for token, added in special if added.special}
 
 
+@one_blas_thread()
 def advance(base: Base, ids: np.ndarray, past: Past) -> tuple[np.ndarray, Past]:
     """Read tokens that stand behind a past: what may follow them, and the past of what follows.
 

@@ -20,8 +20,8 @@ from minipt.prompting.text import Batch
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Gradients, Tape, add_gradient
 
-# The fewest numbers of hidden states, rows times C: of a batch that is cut in two, and of a share
-# of one that is cut further. Less loses more to waiting for the interpreter's lock than it gains.
+# Hidden numbers are rows times C. A batch of TWO_SHARES is cut in two, and further if each share
+# has SHARE of them. Smaller shares lose more to waiting for the interpreter's lock than they gain.
 TWO_SHARES = 40_000
 SHARE = 150_000
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minipt.errors import MiniptError
+from minipt.maths.threads import one_blas_thread
 from minipt.prompting.readout import choice_vectors, embeddings
 from minipt.prompting.text import Batch, QuestionFormat, encode, fill, tokens_behind
 from minipt.transformer.base import Base
@@ -175,6 +176,7 @@ def _refuse_labels(base: Base, word: str, other: str, why: str) -> None:
     )
 
 
+@one_blas_thread()
 def embed(base: Base, sentences: Sequence[str]) -> np.ndarray:
     """A unit vector for each sentence, along the mean of its last hidden states. (N, C)
 

@@ -166,6 +166,7 @@ def run_prompt(base: Base, prompt: SoftPrompt | None) -> Past | None:
         return forward(StreamLayout(base, stream, ForwardOnly()))[1]
 
 
+@one_blas_thread()
 def logits(base: Base, batch: Batch, prompt: SoftPrompt | None = None) -> np.ndarray:
     """What the base answers after each text. (B, V), or (B, K) with choices
 
