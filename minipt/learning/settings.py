@@ -16,7 +16,8 @@ UNLIMITED = ("patience", "threads", "validation_texts")  # None is allowed
 COUNTS = ("length", "steps", "batch_size", "evaluate_every", *UNLIMITED)
 # What suits a base of this name, or a base and a task of these names, better than the defaults.
 DEFAULTS_FOR = {
-    # Texts are answered slowly here. A look at a few tells the start from the end, and no more.
+    # This base takes long to answer, so a look reads few texts. They are too few to choose among
+    # steps that are nearly as good, so there is one look behind the last step.
     "smollm2-135m": {
         "method": "text",
         "steps": 120,

@@ -2,10 +2,12 @@
 
 In: rows, and a matrix of weights. Out: their product, for `ops`.
 
-BLAS has threads of its own, but the number of threads decides where they cut a product, and the cut
-decides last bits. Here the size of a product alone says how it is cut, along its longer side. So
-any number of threads gives the same bits. Where threads work on shares of a batch already, a
-product is one piece. A product of one piece is left to BLAS.
+BLAS has threads of its own. But their number decides where they cut a product, and the cut decides
+its last bits. Here a product is cut along its longer side, and its size alone says into how many
+pieces. So any number of threads gives the same bits. A product is not cut where it is small, and
+where threads work on shares of a batch already.
+
+Shapes: N rows, E the length of the sums, J columns.
 """
 
 import numpy as np
@@ -40,7 +42,7 @@ def times(rows: Array, matrix: Array) -> Array:
 
 
 def times_transposed(rows: Array, matrix: Array) -> Array:
-    """rows matrixᵀ. Of few rows (matrix rowsᵀ)ᵀ takes half the time. (N, J), (I, J) -> (N, I)"""
+    """rows matrixᵀ. Of few rows (matrix rowsᵀ)ᵀ takes half the time. (N, E), (J, E) -> (N, J)"""
     if len(rows) <= FEW_ROWS:
         return times(matrix, rows.T).T.copy()
     return times(rows, matrix.T)

@@ -36,7 +36,7 @@ class _Threads:
         self.asked: list[int] = []  # by the contexts of `at_most` that are open now
         self.alone: list[int] = []  # a 1 for each context of `one_of_blas` that is open now
         self.before: list[int] = []  # each library's number before the first context was opened
-        self.set: list[int] = []  # each library's number now
+        self.told: list[int] = []  # each library's number now
 
     @contextmanager
     def at_most(self, count: int) -> Iterator[None]:
@@ -66,7 +66,7 @@ class _Threads:
     def _open(self, numbers: list[int], number: int) -> Iterator[None]:
         with self.lock:
             if not (self.asked or self.alone):
-                self.before = self.set = _numbers()
+                self.before = self.told = _numbers()
             numbers.append(number)
             self._tell_blas()
         try:
@@ -78,12 +78,12 @@ class _Threads:
 
     def _tell_blas(self) -> None:
         wanted = [min([*self.asked, *self.alone], default=before) for before in self.before]
-        if wanted != self.set:
+        if wanted != self.told:
             for library, number in zip(blas_libraries(), wanted, strict=True):
                 _forget_who_set(library)
                 library.set_num_threads(number)
                 _forget_who_set(library)
-            self.set = wanted
+            self.told = wanted
 
 
 threads = _Threads()
@@ -101,8 +101,8 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Re
     """work(item) for each item, in order of the items; each with one thread of BLAS.
 
     Inside `work`, another `in_threads` uses no further threads. If an item raises, or at Ctrl-C, no
-    further item begins. Those that have begun end, and the error is raised, of several the first in
-    the order of the items.
+    further item begins, and those that have begun end. Then the error is raised. If several items
+    raise, it is the error of the first of them in order.
     """
     count = 1 if is_shared_out() else min(thread_count(), len(items))
     left, results, errors = iter([*enumerate(items)]), [None] * len(items), {}

@@ -20,8 +20,9 @@ from minipt.prompting.text import Batch
 from minipt.transformer.base import Base
 from minipt.transformer.trace import Gradients, Tape, add_gradient
 
-# Hidden numbers are rows times C. A batch of TWO_SHARES is cut in two, and further if each share
-# has SHARE of them. Smaller shares lose more to waiting for the interpreter's lock than they gain.
+# A batch of so many hidden numbers (rows times C) is cut in two. It is cut further as long as each
+# share has SHARE of them. Smaller shares lose more to waiting for the interpreter's lock than they
+# gain.
 TWO_SHARES = 40_000
 SHARE = 150_000
 
@@ -54,7 +55,7 @@ def in_shares(
 
 def cut(base: Base, batch: Batch, P: int = 0) -> list[Batch]:
     """The shares of a batch, as many as its size allows, a power of two; each has an answer."""
-    texts = len(batch.ids) if batch.labels is None else len(batch.labels)
+    texts = count_texts(batch)
     rows = int(batch.lengths.sum()) + P * len(batch.ids)
     numbers = rows * base.config.channels
     most = max(numbers // SHARE, 2 if numbers >= TWO_SHARES else 1)
@@ -67,12 +68,16 @@ def cut(base: Base, batch: Batch, P: int = 0) -> list[Batch]:
 
 def share(batch: Batch, k: int, count: int) -> Batch:
     """Every `count`-th text from the k-th on, so that long and short ones come to all."""
-    texts = len(batch.ids) if batch.labels is None else len(batch.labels)
-    rows = np.arange(len(batch.ids)).reshape(texts, -1)[k::count].ravel()  # with labels, K a text
+    rows = np.arange(len(batch.ids)).reshape(count_texts(batch), -1)[k::count].ravel()
     names = ("ids", "lengths", "targets", "positions")
     arrays = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
     labels = None if batch.labels is None else batch.labels[k::count]
     return replace(batch, **{name: array[rows] for name, array in arrays.items()}, labels=labels)
+
+
+def count_texts(batch: Batch) -> int:
+    """The texts of a batch. Labels of several tokens take K rows of `ids` a text, else one."""
+    return len(batch.ids) if batch.labels is None else len(batch.labels)
 
 
 def count_answers(batch: Batch) -> int:
